@@ -1,0 +1,62 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test matrix lint format docs bench clean services
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO := $(VENV)/installed-for-demo
+DEV := $(VENV)/installed-for-development
+
+help:
+	@echo "make demo    the demo site on your own machine, no service needed; Ctrl-C stops it"
+	@echo "make test    every check and every test (installs missing Debian packages)"
+	@echo "make matrix  the tests on every Python and Django that is supported and installed"
+	@echo "make lint | format | docs | bench | clean"
+
+demo: $(DEMO)
+	@exec $(BIN)/python testproject/demo.py
+
+test: $(DEV)
+	@$(MAKE) --no-print-directory lint docs
+	$(BIN)/python -m pytest
+
+matrix: $(DEV)
+	$(BIN)/python -m nox
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m django makemigrations --check --dry-run --settings=tests.settings --pythonpath=.
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(DEV)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(DEV)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) build dist docs/_build *.egg-info .nox .pytest_cache .mypy_cache .ruff_cache \
+	    .hypothesis .import_linter_cache
+
+services:
+	@PYTHON="$(PYTHON)" tests/install-services
+
+# Each stamp is newer than what it was installed from, so a second run installs nothing.
+$(BIN)/python:
+	@PYTHON="$(PYTHON)" tests/install-services venv
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(DEV): setup.cfg pyproject.toml | services $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $@
