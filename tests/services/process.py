@@ -1,0 +1,101 @@
+"""A server process: its own session, its log in a file, and no way to outlive the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.services import reaper
+from tests.services.deadline import wait_until
+
+LOG_TAIL = 6_000
+
+
+def private_directory(name: str) -> Path:
+    """A new directory with a short path: a unix socket in it must fit into about 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix=f"es-{name}-"))
+    reaper.register("directory", path)
+    return path
+
+
+def remove_directory(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    reaper.forget("directory", path)
+
+
+class ServerProcess:
+    """One run of a server. `terminate()` and `kill()` return when all its processes are gone."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        reaper.register("session", self.popen.pid)
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.popen.poll() is None
+
+    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 30) -> None:
+        """Waits for the first `is_ready()`. A server that died or is late is reported with its log."""
+        try:
+            wait_until(lambda: not self.is_running or is_ready(), timeout, lambda: self.report("late"))
+        except TimeoutError:
+            self.kill()
+            raise
+        if not self.is_running:
+            self.kill()
+            raise RuntimeError(self.report(f"ended with status {self.popen.returncode}"))
+
+    def terminate(self, timeout: float = 15) -> int:
+        """Asks it to stop, waits, and gives its exit status; kills it when it does not stop in time."""
+        return self.stop(signal.SIGTERM, timeout)
+
+    def kill(self) -> int:
+        return self.stop(signal.SIGKILL, timeout=15)
+
+    def stop(self, sign: signal.Signals, timeout: float) -> int:
+        try:
+            if self.is_running:
+                self.popen.send_signal(sign)
+            return self.popen.wait(timeout)
+        finally:
+            reaper.kill_session(self.pid)
+            self.popen.wait()
+            wait_until(lambda: not reaper.processes_of_session(self.pid), 10, "processes remain")
+            reaper.forget("session", self.pid)
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def report(self, what: str) -> str:
+        return f"{Path(self.popen.args[0]).name} {what}; its log ends with:\n{self.log_text()[-LOG_TAIL:]}"
+
+
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with changes, as a server process gets it."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **(changes or {})}
