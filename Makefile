@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := $(VENV)/installed-for-demo
 DEV := $(VENV)/installed-for-development
 
@@ -54,9 +54,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO): setup.cfg pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[demo]'
+	@echo 'Installing the demo into $(VENV) ...'
+	@$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(DEV): setup.cfg pyproject.toml | services $(BIN)/python
-	$(PIP) --editable '.[dev]'
+	@echo 'Installing what the tests need into $(VENV), about a minute ...'
+	@$(PIP) --editable '.[dev]'
 	@touch $@

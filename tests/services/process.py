@@ -72,22 +72,36 @@ class ServerProcess:
             raise RuntimeError(self.report(f"ended with status {self.popen.returncode}"))
 
     def terminate(self, timeout: float = 15) -> int:
-        """Asks it to stop, waits, and gives its exit status; kills it when it does not stop in time."""
+        """Asks it to stop, waits, gives its exit status. Late, it is killed and `TimeoutError` raised."""
         return self.stop(signal.SIGTERM, timeout)
 
     def kill(self) -> int:
         return self.stop(signal.SIGKILL, timeout=15)
+
+    def wait(self, timeout: float = 60) -> int:
+        """Waits for it to end by itself; its exit status."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(self.report(f"still runs after {timeout} s")) from None
+        finally:
+            self.bury()
 
     def stop(self, sign: signal.Signals, timeout: float) -> int:
         try:
             if self.is_running:
                 self.popen.send_signal(sign)
             return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(self.report(f"still runs {timeout} s after {sign.name}")) from None
         finally:
-            reaper.kill_session(self.pid)
-            self.popen.wait()
-            wait_until(lambda: not reaper.processes_of_session(self.pid), 10, "processes remain")
-            reaper.forget("session", self.pid)
+            self.bury()
+
+    def bury(self) -> None:
+        reaper.kill_session(self.pid)
+        self.popen.wait()
+        wait_until(lambda: not reaper.processes_of_session(self.pid), 10, "processes remain")
+        reaper.forget("session", self.pid)
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")

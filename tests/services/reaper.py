@@ -7,6 +7,7 @@ and removes every directory.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -42,10 +43,13 @@ def running_processes() -> list[int]:
 
 
 def session_of(pid: int) -> int | None:
+    """The session of a process that runs; None if it is dead, also if nobody has buried it yet."""
     try:
-        return os.getsid(pid)
-    except ProcessLookupError:
+        # "pid (any name) state parent group session …"
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return None
+    return None if status[0] in "ZX" else int(status[3])
 
 
 def order(sign: str, kind: str, what: object) -> None:
@@ -57,9 +61,11 @@ def order(sign: str, kind: str, what: object) -> None:
 
 @cache
 def start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    helper = subprocess.Popen(
         [sys.executable, "-I", __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
     )
+    atexit.register(helper.communicate)
+    return helper
 
 
 def main() -> None:

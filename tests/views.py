@@ -1,0 +1,59 @@
+"""Views that let a test make a server process do something, and tell about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+
+from django.contrib.auth import get_user_model, login
+from django.db import connection, transaction
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from django_eventstream import send_event
+
+
+@csrf_exempt
+@require_POST
+def send(request: HttpRequest) -> JsonResponse:
+    """Sends `{"events": [[channel, type, data], …]}` one by one; with `"atomic": true` in one transaction."""
+    body = json.loads(request.body)
+    with transaction.atomic() if body.get("atomic") else nullcontext():
+        for channel, event_type, data in body["events"]:
+            send_event(channel, event_type, data)
+    return JsonResponse({"sent": len(body["events"])})
+
+
+def log_in(request: HttpRequest, name: str) -> JsonResponse:
+    """Logs the client in as this user, who is made if need be."""
+    user, _ = get_user_model().objects.get_or_create(username=name)
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return JsonResponse({"id": user.pk, "name": name})
+
+
+async def stats(request: HttpRequest) -> JsonResponse:
+    """What this process holds just now, this request included. Opens no database connection."""
+    return JsonResponse(
+        {
+            "pid": os.getpid(),
+            "threads": threading.active_count(),
+            "os_threads": len(os.listdir("/proc/self/task")),
+            "files": len(open_files()),
+            "database_files": open_files().count(str(connection.settings_dict["NAME"])),
+        }
+    )
+
+
+def open_files() -> list[str]:
+    """What this process's file descriptors point at; a SQLite connection shows as its file."""
+    targets = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            targets.append(os.readlink(descriptor))
+        except FileNotFoundError:
+            continue  # it was the one that listed the others
+    return targets
