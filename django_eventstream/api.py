@@ -1,0 +1,113 @@
+"""The verbs that application code calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.utils.asyncio import async_unsafe
+
+from django_eventstream import control, outbox
+from django_eventstream.backends import get_channel_manager, get_storage, is_reliable
+from django_eventstream.cursors import format_cursor
+from django_eventstream.events import Event, validate, validate_channel
+from django_eventstream.payloads import encode_payload
+
+SendArgument = Event | tuple[str, str, Any]
+
+
+@async_unsafe("send_event() blocks: in async code write `await asend_event(...)`.")
+def send_event(
+    channel: str,
+    event_type: str,
+    data: Any,
+    skip_user_ids: Iterable[Any] | None = None,
+    async_publish: bool = True,
+    json_encode: bool = True,
+) -> Event:
+    """Send one event to everybody who reads `channel`.
+
+    Inside `transaction.atomic()` the event belongs to the transaction: rolled back, it was never
+    sent; committed, it is sent right after the commit. Outside it is stored before this returns.
+
+    Args:
+        channel: any text of 1 to 255 characters.
+        event_type: what the page listens for; `message` is the default of browsers.
+        data: encoded as JSON, the way Django does; with `json_encode=False` a ready string.
+        skip_user_ids: primary keys of users who do not get the event.
+        async_publish: False waits until each proxy and broker took the event, and raises
+            `PublishError` if one did not; the event is stored all the same.
+        json_encode: False if `data` is the text to send.
+
+    Returns:
+        The event; its id is None as long as the transaction is open, and on channels that are
+        not reliable.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be sent; nothing was.
+        StorageUnavailableError: the log could not be written; nothing was sent.
+    """
+    event = Event(
+        channel,
+        event_type,
+        encode_payload(data) if json_encode else data,
+        skip_user_ids=frozenset(str(user_id) for user_id in skip_user_ids or ()),
+    )
+    return _send([event], wait=not async_publish)[0]
+
+
+@async_unsafe("send_events() blocks: in async code write `await asend_events(...)`.")
+def send_events(events: Iterable[SendArgument], async_publish: bool = True) -> list[Event]:
+    """Send many events at once, all or none of those that are stored.
+
+    Takes `Event`s, whose data is ready text, and `(channel, event_type, data)` tuples, whose
+    data is encoded as JSON. Their order is kept. See `send_event()`.
+    """
+    ready = [
+        event if isinstance(event, Event) else Event(event[0], event[1], encode_payload(event[2]))
+        for event in events
+    ]
+    return _send(ready, wait=not async_publish)
+
+
+def get_current_event_id(channels: Iterable[str]) -> str:
+    """Return the cursor that stands at the end of these channels, such as `"a:3,b:0"`.
+
+    A page that was made from data read after this call and gives it as `lastEventId` misses
+    nothing. Raises ValueError where no events are stored.
+    """
+    storage = get_storage()
+    if storage is None:
+        raise ValueError("EVENTSTREAM_STORAGE_CLASS is None: without a log there are no event ids")
+    names = [validate_channel(channel) for channel in channels]
+    position = storage.get_position(names)
+    return format_cursor([(name, position.ids[name]) for name in names], position.epoch)
+
+
+def channel_permission_changed(user: Any, channel: str) -> None:
+    """End the user's streams on `channel`, everywhere, if the user may not read it any more.
+
+    `user` is None for everybody who is not logged in. Does nothing if the channel manager
+    still lets the user read. Inside a transaction it takes effect after the commit.
+    """
+    validate_channel(channel)
+    if not get_channel_manager().can_read_channel(user, channel):
+        control.announce_disconnect(user, channel)
+
+
+asend_event = sync_to_async(send_event)
+asend_events = sync_to_async(send_events)
+aget_current_event_id = sync_to_async(get_current_event_id)
+achannel_permission_changed = sync_to_async(channel_permission_changed)
+
+
+def _send(events: list[Event], *, wait: bool) -> list[Event]:
+    checked = [validate(event) for event in events]
+    stored = [is_reliable(event.channel) for event in checked]
+    reliable = [event for event, keep in zip(checked, stored, strict=True) if keep]
+    unreliable = [event for event, keep in zip(checked, stored, strict=True) if not keep]
+    sent = iter(outbox.send_reliable(reliable, wait=wait) if reliable else ())
+    if unreliable:
+        outbox.send_unreliable(unreliable, wait=wait)
+    return [next(sent) if keep else event for event, keep in zip(checked, stored, strict=True)]

@@ -1,0 +1,97 @@
+"""From settings to instances: made when first needed, dropped when a setting changes."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from django.utils.module_loading import import_string
+
+from django_eventstream.channelmanager import ChannelManagerBase
+from django_eventstream.conf import PREFIX, settings
+from django_eventstream.feeds.base import Feed
+from django_eventstream.publishers.base import Publisher
+from django_eventstream.storage.base import Storage
+
+LOCAL_PUBLISHER = "django_eventstream.publishers.local.LocalPublisher"
+GRIP_PUBLISHER = "django_eventstream.publishers.grip.GripPublisher"
+CHANNELS_PUBLISHER = "django_eventstream.publishers.channels.ChannelsPublisher"
+
+CHANNELS_FEED = "django_eventstream.feeds.channels.ChannelsFeed"
+
+_per_thread = threading.local()
+
+
+@lru_cache(maxsize=1)
+def get_storage() -> Storage | None:
+    """Return the log, or None where `EVENTSTREAM_STORAGE_CLASS` is None: nothing is stored."""
+    path = settings.STORAGE_CLASS
+    return None if path is None else _make("STORAGE_CLASS", path)
+
+
+def get_channel_manager() -> ChannelManagerBase:
+    """Return this thread's channel manager."""
+    path = settings.CHANNELMANAGER_CLASS
+    cached: tuple[str, ChannelManagerBase] | None = getattr(_per_thread, "manager", None)
+    if cached is None or cached[0] != path:
+        cached = _per_thread.manager = (path, _make("CHANNELMANAGER_CLASS", path))
+    return cached[1]
+
+
+@lru_cache(maxsize=1)
+def get_publishers() -> tuple[Publisher, ...]:
+    """Return every way to tell holders of connections, nearest first."""
+    paths = [LOCAL_PUBLISHER]
+    if has_channel_layer():
+        paths.append(CHANNELS_PUBLISHER)
+    if has_grip_proxies():
+        paths.append(GRIP_PUBLISHER)
+    return tuple(import_string(path)() for path in paths)
+
+
+def make_feeds() -> tuple[Feed, ...]:
+    """Return new feeds, for one hub, of everything that brings news of other processes."""
+    paths = []
+    if has_channel_layer():
+        paths.append(CHANNELS_FEED)
+    storage = get_storage()
+    if storage is not None and storage.feed is not None:
+        paths.append(storage.feed)
+    return tuple(import_string(path)() for path in paths)
+
+
+def has_channel_layer() -> bool:
+    """Say whether a channel layer to other processes is configured."""
+    layers = getattr(django_settings, "CHANNEL_LAYERS", None) or {}
+    return settings.CHANNEL_LAYER is not None and settings.CHANNEL_LAYER in layers
+
+
+def has_grip_proxies() -> bool:
+    """Say whether a GRIP proxy is configured, in the settings of django-grip."""
+    return bool(
+        getattr(django_settings, "GRIP_URL", None) or getattr(django_settings, "GRIP_PROXIES", None)
+    )
+
+
+def is_reliable(channel: str) -> bool:
+    """Say whether events of the channel are stored."""
+    return get_storage() is not None and bool(get_channel_manager().is_channel_reliable(channel))
+
+
+def _make(name: str, path: str) -> Any:
+    try:
+        return import_string(path)()
+    except (ImportError, TypeError) as error:
+        raise ImproperlyConfigured(f"{PREFIX}{name} = {path!r} cannot be used: {error}") from error
+
+
+@receiver(setting_changed)
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting.startswith((PREFIX, "GRIP_", "CHANNEL_LAYERS", "DATABASES", "DATABASE_ROUTERS")):
+        get_storage.cache_clear()
+        get_publishers.cache_clear()

@@ -1,0 +1,77 @@
+"""The channel manager: what a project decides about its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+
+from django_eventstream.conf import settings
+from django_eventstream.exceptions import EventPermissionError
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a channel is kept; None is no limit."""
+
+    seconds: float | None
+    count: int | None
+
+
+class ChannelManagerBase:
+    """Subclass it, and name the class in `EVENTSTREAM_CHANNELMANAGER_CLASS`.
+
+    Methods are called in a thread and may use the database. One instance serves one thread.
+    """
+
+    def get_channels_for_request(
+        self, request: HttpRequest, view_kwargs: Mapping[str, Any]
+    ) -> Iterable[str]:
+        """Return the channels that the request asks for."""
+        raise NotImplementedError
+
+    def can_read_channel(self, user: Any, channel: str) -> bool:
+        """Say whether `user` may read `channel`; `user` is None for somebody not logged in."""
+        raise NotImplementedError
+
+    def is_channel_reliable(self, channel: str) -> bool:
+        """Say whether events of the channel are stored, numbered and replayed."""
+        raise NotImplementedError
+
+    def get_retention(self, channel: str) -> Retention:
+        """Say how much of the channel is kept."""
+        return Retention(settings.RETENTION_SECONDS, settings.RETENTION_COUNT)
+
+
+class DefaultChannelManager(ChannelManagerBase):
+    """Channels from the URL or the query; everybody may read; everything is reliable."""
+
+    def get_channels_for_request(
+        self, request: HttpRequest, view_kwargs: Mapping[str, Any]
+    ) -> Iterable[str]:
+        """Take `format-channels`, `channels` or `channel` of the URL, else `?channel=` repeated."""
+        if "format-channels" in view_kwargs:
+            fields = {k: v for k, v in view_kwargs.items() if k != "format-channels"}
+            return {pattern.format(**fields) for pattern in view_kwargs["format-channels"]}
+        if "channels" in view_kwargs:
+            return set(view_kwargs["channels"])
+        if "channel" in view_kwargs:
+            return {view_kwargs["channel"]}
+        return set(request.GET.getlist("channel"))
+
+    def can_read_channel(self, user: Any, channel: str) -> bool:
+        """Let everybody read everything."""
+        return True
+
+    def is_channel_reliable(self, channel: str) -> bool:
+        """Store everything."""
+        return True
+
+
+def authorize(manager: ChannelManagerBase, user: Any, channels: Iterable[str]) -> None:
+    """Raise `EventPermissionError` that names every channel that `user` may not read."""
+    refused = [name for name in channels if not manager.can_read_channel(user, name)]
+    if refused:
+        raise EventPermissionError.for_channels(refused)

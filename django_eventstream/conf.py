@@ -1,0 +1,71 @@
+"""Settings: typed defaults, read through to Django at each access under `EVENTSTREAM_`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings as django_settings
+
+PREFIX = "EVENTSTREAM_"
+
+
+class Settings:
+    """Each attribute is a setting without its prefix; its value here is the default."""
+
+    STORAGE_CLASS: str | None = "django_eventstream.storage.DjangoModelStorage"
+    """Where events are kept; None keeps none, so that nothing is reliable."""
+
+    CHANNELMANAGER_CLASS: str = "django_eventstream.channelmanager.DefaultChannelManager"
+    """Which channels a request names, who may read them, which are reliable."""
+
+    CHANNEL_LIMIT: int = 10
+    """Most channels that one stream may have."""
+
+    RETENTION_SECONDS: float | None = 24 * 60 * 60
+    """How long an event is kept; None for ever."""
+
+    RETENTION_COUNT: int | None = None
+    """How many of its last events a channel keeps; None for any number."""
+
+    KEEP_ALIVE_SECONDS: float = 20
+    """Time between two keep-alives of a stream."""
+
+    POLL_SECONDS: float = 0.5
+    """Time between two questions of a process to the log: what is new on the channels I hold?"""
+
+    WINDOW_BYTES: int = 1024 * 1024
+    """Recent events of one channel that a process keeps in memory for those who fell behind."""
+
+    BACKLOG_BYTES: int = 64 * 1024
+    """Most bytes that are prepared for one connection at once."""
+
+    CHANNEL_LAYER: str | None = "default"
+    """The channel layer to other processes; unused where CHANNEL_LAYERS does not have it."""
+
+    POSTGRES_NOTIFY: bool = True
+    """Wake other processes by NOTIFY. Turn off behind a pooler that cannot LISTEN."""
+
+    RECOVERY_SECONDS: int = 1800
+    """Mean time after which an idle connection behind a GRIP proxy is asked for again."""
+
+    PUBLISH_TIMEOUT: float = 3
+    """Seconds that a GRIP proxy or broker may take to accept a hint."""
+
+    ALLOW_ORIGIN: str | Sequence[str] | None = None
+    ALLOW_ORIGINS: str | Sequence[str] | None = None
+    """Origins of other sites that may read streams (CORS); the first one set wins."""
+
+    ALLOW_CREDENTIALS: bool = False
+    """Whether those sites may send cookies."""
+
+    ALLOW_HEADERS: str | Sequence[str] | None = None
+    """Request headers that those sites may send, besides Last-Event-ID and Cache-Control."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.isupper():
+            return getattr(django_settings, PREFIX + name, getattr(Settings, name))
+        return super().__getattribute__(name)
+
+
+settings = Settings()

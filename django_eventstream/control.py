@@ -1,0 +1,59 @@
+"""What processes tell each other, on a channel of the log that every hub follows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from django_eventstream import outbox
+from django_eventstream.backends import get_publishers, get_storage
+from django_eventstream.events import CONTROL_CHANNEL, Event
+
+DISCONNECT = "disconnect"
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """A user (None: everybody not logged in) may no longer read a channel."""
+
+    user_id: str | None
+    channel: str
+
+
+def user_key(user: Any) -> str | None:
+    """Return the primary key of a user as text, None for somebody who is not logged in."""
+    if user is None or not getattr(user, "is_authenticated", True):
+        return None
+    return str(user.pk)
+
+
+def announce_disconnect(user: Any, channel: str) -> None:
+    """Tell every process and proxy that a user may no longer read a channel."""
+    user_id = user_key(user)
+    data = json.dumps({"user": user_id, "channel": channel})
+    event = Event(CONTROL_CHANNEL, DISCONNECT, data)
+    if get_storage() is None:
+        outbox.send_unreliable([event], wait=False)
+    else:
+        outbox.send_reliable([event], wait=False)
+
+    def disconnect() -> None:
+        for publisher in get_publishers():
+            publisher.disconnect(user_id, channel)
+
+    connection = transaction.get_connection()
+    if connection.in_atomic_block:
+        connection.on_commit(disconnect)
+    else:
+        disconnect()
+
+
+def parse_disconnect(event: Event) -> Disconnect | None:
+    """Read a message of the control channel; None if it is of another kind."""
+    if event.type != DISCONNECT:
+        return None
+    data = json.loads(event.data)
+    return Disconnect(data["user"], data["channel"])

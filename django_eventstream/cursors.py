@@ -1,0 +1,116 @@
+"""Cursors: the position of a client, as it stands in `id:` and comes back in `Last-Event-ID`.
+
+A cursor is a map channel → last id seen, written `quote(channel):id` and joined by commas. The
+empty name, which no channel can have, carries the epoch of the log when it is not the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import quote, unquote_to_bytes
+
+ERROR_CURSOR = "error"
+"""The id of a `stream-error`: a client that brings it back must be turned away."""
+
+MAX_CURSOR_LENGTH = 16_384
+"""Longer ones are not read: no server in front of us lets such a header pass."""
+
+MAX_ID = 2**63 - 1
+"""The largest number that the id column holds; a cursor may still say more."""
+
+_NUMBER = re.compile(r"[0-9]{1,30}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A position in the log, for any number of channels."""
+
+    positions: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Last id seen, by channel."""
+
+    epoch: int = 0
+    """Which life of the log the positions belong to; the first one is 0."""
+
+    is_readable: bool = True
+    """False if some part of the text was not `name:number`: whoever sent it had a position
+    that we do not understand, and must be told so rather than be started at now."""
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read any text that a client may send; what is not a position makes it unreadable."""
+        if len(text) > MAX_CURSOR_LENGTH:
+            return cls(is_readable=False)
+        positions: dict[str, int] = {}
+        epoch, readable = 0, True
+        for part in text.split(","):
+            name, separator, number = part.strip(" ").rpartition(":")
+            channel = _unquote(name)
+            if not separator or channel is None or not _NUMBER.fullmatch(number):
+                readable = readable and not part.strip(" ")
+            elif not channel:
+                epoch = int(number)
+            else:
+                # Named twice, the lower one loses nothing.
+                positions[channel] = min(int(number), positions.get(channel, MAX_ID))
+        return cls(MappingProxyType(positions), epoch, readable)
+
+    def __str__(self) -> str:
+        return format_cursor(self.positions.items(), self.epoch)
+
+
+def format_cursor(positions: Iterable[tuple[str, int]], epoch: int = 0) -> str:
+    """Write positions in the given order; ASCII only, so every header and proxy takes it."""
+    parts = [f"{quote(channel)}:{last_id}" for channel, last_id in positions]
+    if epoch and parts:
+        parts.append(f":{epoch}")
+    return ",".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a stream begins: after which id of each channel, and which channels must start over."""
+
+    positions: Mapping[str, int]
+    resets: Mapping[str, str]
+    """Channel → reason, for each whose position could not be resumed."""
+
+
+def resolve_start(
+    channels: Iterable[str], cursor: Cursor | None, current_ids: Mapping[str, int], epoch: int
+) -> Start:
+    """Decide from what a client brought where each of its channels begins.
+
+    `current_ids` has the last id of each channel that has a log. Whether the events after a
+    position are still kept is found out by reading them.
+    """
+    positions: dict[str, int] = {}
+    resets: dict[str, str] = {}
+    for channel in channels:
+        current = current_ids[channel]
+        reason = None if cursor is None else _reset_reason(channel, cursor, current, epoch)
+        if reason is not None:
+            resets[channel] = reason
+        resumes = cursor is not None and reason is None
+        positions[channel] = (
+            cursor.positions.get(channel, current) if resumes and cursor else current
+        )
+    return Start(positions, resets)
+
+
+def _reset_reason(channel: str, cursor: Cursor, current: int, epoch: int) -> str | None:
+    position = cursor.positions.get(channel)
+    if position is None:
+        return None if cursor.is_readable else "unreadable"
+    if cursor.epoch != epoch:
+        return "epoch"
+    return "ahead" if position > current else None
+
+
+def _unquote(name: str) -> str | None:
+    try:
+        return unquote_to_bytes(name).decode()
+    except UnicodeError:
+        return None

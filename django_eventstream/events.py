@@ -1,0 +1,111 @@
+"""Events: the values that travel, and the rules that every event keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+CONTROL_CHANNEL = "__eventstream__"
+"""The log's own channel, by which processes tell each other of more than events.
+
+It is followed by every hub like any other channel, so what is said there arrives
+exactly once, in order, in every process, by whatever wake-up is configured.
+"""
+
+CONTROL_TYPES = frozenset({"stream-open", "stream-reset", "stream-error", "keep-alive"})
+"""Types that the stream itself uses; an application cannot send them."""
+
+MAX_NAME_LENGTH = 255
+"""Longest channel or type, in characters: the width of the columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One message on one channel.
+
+    `send_events()` takes these. `data` is text and is sent as it is: encode it first.
+    """
+
+    channel: str
+    """Where it is published: any text of 1 to 255 characters."""
+
+    type: str
+    """What `addEventListener()` listens for; `message` is the default of browsers."""
+
+    data: str
+    """The payload as text, most often JSON."""
+
+    id: int | None = None
+    """Its place in the channel's log: 1, 2, 3 …; None while unnumbered or on an unreliable channel."""
+
+    skip_user_ids: frozenset[str] = frozenset()
+    """Users, by primary key as text, who do not get this event."""
+
+    def with_id(self, id: int) -> Event:  # noqa: A002
+        """Return the same event at its place in the log."""
+        return replace(self, id=id)
+
+
+def validate_channel(channel: object) -> str:
+    """Return `channel`, or raise TypeError or ValueError that says what is wrong with it."""
+    name = _validate_text("channel", channel)
+    if name == CONTROL_CHANNEL:
+        raise ValueError(f"channel {name!r} is reserved")
+    return name
+
+
+def validate_type(event_type: object) -> str:
+    """Return `event_type`, or raise TypeError or ValueError that says what is wrong with it.
+
+    A line end would end the `event:` line early (WHATWG HTML §9.2.6), so it is refused. The
+    empty type means `message`, as in the specification.
+    """
+    if event_type == "":
+        return "message"
+    name = _validate_text("event_type", event_type)
+    if "\n" in name or "\r" in name:
+        raise ValueError(f"event_type {name!r} contains a line end")
+    if name in CONTROL_TYPES:
+        raise ValueError(f"event_type {name!r} is reserved for the stream itself")
+    return name
+
+
+def validate_data(data: object) -> str:
+    """Return `data`, or raise TypeError or ValueError that says why it cannot be sent."""
+    if not isinstance(data, str):
+        raise TypeError(f"data must be str once encoded, not {type(data).__name__}")
+    _require_encodable("data", data)
+    return data
+
+
+def validate(event: Event) -> Event:
+    """Return `event` fit for sending, or raise TypeError or ValueError."""
+    validate_channel(event.channel)
+    validate_data(event.data)
+    if event.id is not None:
+        raise ValueError("an event that is sent cannot bring its own id: the log gives it")
+    event_type = validate_type(event.type)
+    return event if event_type == event.type else replace(event, type=event_type)
+
+
+def _validate_text(argument: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be str, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{argument} must not be empty")
+    if len(value) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"{argument} has {len(value)} characters; at most {MAX_NAME_LENGTH} are possible"
+        )
+    if "\x00" in value:
+        raise ValueError(f"{argument} contains a NUL character")
+    _require_encodable(argument, value)
+    return value
+
+
+def _require_encodable(argument: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{argument} contains a lone surrogate at {error.start}, which UTF-8 cannot carry"
+        ) from error

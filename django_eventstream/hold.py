@@ -1,0 +1,35 @@
+"""A hold: what a view decided about a stream, for whoever keeps the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django_eventstream.cursors import Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Everything that is needed to serve a stream after its request is gone."""
+
+    reliable: tuple[str, ...]
+    """Channels with a log, in the order of the cursor."""
+
+    unreliable: tuple[str, ...]
+    """Channels whose events are passed on and forgotten."""
+
+    cursor: Cursor | None
+    """Where the client stands; None to start at now."""
+
+    user_id: str | None
+    """Primary key of the user as text; None for somebody who is not logged in."""
+
+    authorized_at: float
+    """`time.monotonic()` before the channel manager was asked."""
+
+    authorize: Callable[[], None]
+    """Ask the channel manager again; raises `EventPermissionError`. Blocks."""
+
+    def has_channel(self, channel: str) -> bool:
+        """Say whether the stream reads this channel."""
+        return channel in self.reliable or channel in self.unreliable

@@ -1,0 +1,152 @@
+"""A channel that a hub holds: its window, its connections, and what it must read from the log.
+
+Everything that arrives from outside is a hint "the channel has reached id n", which may carry
+the event along. The channel takes what fits on to its window and reads the rest from the log,
+with one read at a time, however many connections wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from django_eventstream.events import Event
+from django_eventstream.exceptions import HistoryGoneError
+from django_eventstream.hub.window import Frame, Window
+
+
+class Reader(Protocol):
+    """A connection, as its channel sees it."""
+
+    def wake(self) -> None:
+        """There may be something to take."""
+
+    def restart(self, channel: HeldChannel, reason: str, epoch: int) -> None:
+        """The log has gone on from another place."""
+
+    def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
+        """Here is what was missing before the window."""
+
+    def history_gone(self, channel: HeldChannel, oldest: int) -> None:
+        """What was missing before `oldest` is not kept any more."""
+
+
+class HeldChannel:
+    """Belongs to one event loop; nothing in it waits."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        is_reliable: bool,
+        window_bytes: int,
+        schedule: Callable[[HeldChannel], None],
+        listener: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.is_reliable = is_reliable
+        self.readers: dict[Reader, None] = {}
+        self.window = Window(0, window_bytes)
+        self.is_positioned = not is_reliable
+        """Whether the window's last id is known: a log is asked first."""
+        self.target = 0
+        """Highest id that a hint spoke of."""
+        self.waiting: dict[Reader, int] = {}
+        """Those who need events older than the window, and after which id."""
+        self.life = 0
+        """Grows when the channel goes on from another place: what was read before is void."""
+        self._epoch = 0
+        self._schedule = schedule
+        self._listener = listener
+        self._target_when_asked = 0
+
+    # What hints say
+
+    def position(self, last_id: int, epoch: int) -> None:
+        """Learn where the log stands before anything else is known."""
+        self._epoch = epoch
+        self.window.restart(last_id)
+        self.is_positioned = True
+        self.hint(last_id)
+        self._wake_all()
+
+    def restart(self, reason: str, last_id: int, epoch: int) -> None:
+        """Go on from another place, because the log was restored from a backup."""
+        self.life += 1
+        self.target = last_id
+        self.position(last_id, epoch)
+        for reader in list(self.readers):
+            reader.restart(self, reason, epoch)
+
+    def forget(self, reader: Reader) -> None:
+        """A connection has left."""
+        self.readers.pop(reader, None)
+        self.waiting.pop(reader, None)
+
+    def offer(self, event: Event) -> None:
+        """Take an event that somebody passed on."""
+        if not self.is_reliable:
+            self._extend([event], [Frame(event, self.window.last_id + 1, self._epoch)])
+        elif event.id is not None:
+            if self.is_positioned and event.id == self.window.last_id + 1:
+                self._extend([event], [Frame(event, event.id, self._epoch)])
+            self.hint(event.id)
+
+    def hint(self, last_id: int) -> None:
+        """Learn that the log has reached `last_id`."""
+        self.target = max(self.target, last_id)
+        if self.target > self.window.last_id:
+            self._schedule(self)
+
+    def request(self, reader: Reader, position: int) -> None:
+        """Read for `reader` what comes after `position`, which the window does not have."""
+        self.waiting[reader] = position
+        self._schedule(self)
+
+    # What must be read
+
+    def next_read(self) -> int | None:
+        """Say after which id to read from the log now; None if nothing is missing."""
+        if not self.is_positioned or not (self.readers or self._listener):
+            return None
+        self._target_when_asked = self.target
+        if self.waiting:
+            return min(self.waiting.values())
+        return self.window.last_id if self.target > self.window.last_id else None
+
+    def take_read(self, after: int, events: Sequence[Event]) -> None:
+        """Pass on what was read after `after`: to the window, and to those who waited."""
+        frames = [Frame(event, event.id or 0, self._epoch) for event in events]
+        end = after + len(frames)
+        if after <= self.window.last_id < end:
+            known = self.window.last_id - after
+            self._extend(events[known:], frames[known:])
+        self.window.prepend(frames)
+        if not frames and self.target == self._target_when_asked:
+            # The log has less than a hint said, and it is the log that counts.
+            self.target = self.window.last_id
+        for reader, position in list(self.waiting.items()):
+            if after <= position <= end or position >= self.window.first_id - 1:
+                del self.waiting[reader]
+                reader.receive_page(self, frames[position - after :] if position < end else [])
+
+    def take_gone(self, gone: HistoryGoneError) -> None:
+        """Learn that the log keeps nothing before `gone.oldest`."""
+        if self.window.last_id < gone.oldest - 1:
+            self.window.restart(gone.oldest - 1)
+            self._wake_all()
+        for reader, position in list(self.waiting.items()):
+            if position < gone.oldest - 1:
+                del self.waiting[reader]
+                reader.history_gone(self, gone.oldest)
+
+    def _extend(self, events: Sequence[Event], frames: list[Frame]) -> None:
+        self.window.append(frames)
+        if self._listener is not None:
+            for event in events:
+                self._listener(event)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for reader in list(self.readers):
+            reader.wake()

@@ -1,0 +1,62 @@
+"""How a hub asks the log: in a thread of its own, with a database connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from django.db import connections
+
+from django_eventstream.events import Event
+from django_eventstream.exceptions import StorageUnavailableError
+from django_eventstream.outbox import relay
+from django_eventstream.storage.base import LogPosition, Storage
+
+Result = TypeVar("Result")
+
+PAGE_SIZE = 500
+"""Events of one read."""
+
+
+class LogReader:
+    """One thread and at most one database connection, however many streams there are.
+
+    The connection stays open between reads, whatever `CONN_MAX_AGE` says to requests, and is
+    closed by `rest()` or when the database fails.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-log")
+
+    async def get_position(self, channels: list[str]) -> LogPosition:
+        """See `Storage.get_position()`."""
+        return await self.run(partial(self._storage.get_position, channels))
+
+    async def read(self, channel: str, after: int) -> list[Event]:
+        """See `Storage.read()`."""
+        return await self.run(partial(self._storage.read, channel, after, PAGE_SIZE))
+
+    async def relay(self, channels: list[str]) -> None:
+        """Number and announce events that were left behind."""
+        await self.run(partial(relay, channels))
+
+    async def run(self, function: Callable[[], Result]) -> Result:
+        """Call a function that blocks, in the reader's thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, _closing_on_failure, function)
+
+    def rest(self) -> None:
+        """Close the database connection until it is needed again."""
+        self._executor.submit(connections.close_all)
+
+
+def _closing_on_failure(function: Callable[[], Result]) -> Result:
+    try:
+        return function()
+    except StorageUnavailableError:
+        connections.close_all()
+        raise

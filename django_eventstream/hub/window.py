@@ -1,0 +1,81 @@
+"""A channel's most recent events, encoded once, for every connection that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django_eventstream import sse
+from django_eventstream.cursors import format_cursor
+from django_eventstream.events import Event
+
+
+class Frame:
+    """One encoded event."""
+
+    __slots__ = ("body", "id", "skip_user_ids", "whole")
+
+    def __init__(self, event: Event, id: int, epoch: int) -> None:  # noqa: A002
+        self.id = id
+        self.body = sse.encode_body(event.type, event.data)
+        """Without its end, for streams whose `id:` line has more than this channel."""
+        cursor = "" if event.id is None else format_cursor([(event.channel, event.id)], epoch)
+        self.whole = self.body + (sse.encode_id(cursor) if cursor else b"\n")
+        """As it is sent on a stream of this channel only."""
+        self.skip_user_ids = event.skip_user_ids
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, near enough."""
+        return len(self.body) + len(self.whole)
+
+
+class Window:
+    """Frames with consecutive ids that end at `last_id`; the oldest go when it is full."""
+
+    def __init__(self, last_id: int, max_bytes: int) -> None:
+        self.last_id = last_id
+        self._frames: list[Frame] = []
+        self._bytes = 0
+        self._max_bytes = max_bytes
+
+    @property
+    def first_id(self) -> int:
+        """Id of the oldest frame; of the next one to come while there is none."""
+        return self.last_id - len(self._frames) + 1
+
+    def append(self, frames: Sequence[Frame]) -> None:
+        """Add frames that follow directly after `last_id`."""
+        self._frames.extend(frames)
+        self._bytes += sum(frame.size for frame in frames)
+        self.last_id += len(frames)
+        # A quarter over the limit before anything moves, so that moving costs little per event.
+        if self._bytes > self._max_bytes * 5 // 4:
+            self._shrink()
+
+    def prepend(self, frames: Sequence[Frame]) -> None:
+        """Add older frames, if they reach up to what is there and fit in."""
+        fitting = [frame for frame in frames if frame.id < self.first_id]
+        size = sum(frame.size for frame in fitting)
+        reaches = bool(fitting) and fitting[-1].id == self.first_id - 1
+        if reaches and self._bytes + size <= self._max_bytes:
+            self._frames[:0] = fitting
+            self._bytes += size
+
+    def since(self, last_id: int) -> list[Frame] | None:
+        """Return the frames after `last_id`, or None if the window does not reach back to it."""
+        start = last_id + 1 - self.first_id
+        return None if start < 0 else self._frames[start:]
+
+    def restart(self, last_id: int) -> None:
+        """Forget everything and go on after `last_id`."""
+        self._frames.clear()
+        self._bytes = 0
+        self.last_id = last_id
+
+    def _shrink(self) -> None:
+        surplus = 0
+        for surplus, frame in enumerate(self._frames, 1):  # noqa: B007
+            self._bytes -= frame.size
+            if self._bytes <= self._max_bytes:
+                break
+        del self._frames[:surplus]

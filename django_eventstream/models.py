@@ -1,0 +1,44 @@
+"""The tables of the log: fields and constraints only, the writing is in `storage`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Event(models.Model):
+    """One event. A row without `eid` is committed but not yet numbered: it waits in the outbox."""
+
+    id = models.AutoField(primary_key=True)
+    channel = models.CharField(max_length=255, db_index=True)
+    type = models.CharField(max_length=255, db_index=True)
+    # A JSON string of the text that is sent: no character is beyond any database.
+    data = models.TextField()
+    eid = models.BigIntegerField(null=True, blank=True, db_index=True)
+    # NULL rather than "" for none: processes of the predecessor do not know the column.
+    skip_user_ids = models.TextField(null=True, blank=True)  # noqa: DJ001
+    created = models.DateTimeField(db_index=True, auto_now_add=True)
+
+    class Meta:
+        unique_together: ClassVar = [("channel", "eid")]
+
+    def __str__(self) -> str:
+        return f"{self.channel}:{self.eid if self.eid is not None else '–'} {self.type}"
+
+
+class EventCounter(models.Model):
+    """The last id of a channel. The row with the empty name has the epoch of the log."""
+
+    id = models.AutoField(primary_key=True)
+    name = models.CharField(max_length=255, unique=True)
+    value = models.BigIntegerField(default=0)
+    updated = models.DateTimeField(db_index=True, auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.value}"
+
+    @classmethod
+    def get_or_create(cls, name: str) -> EventCounter:
+        """Return the counter of a channel."""
+        return cls.objects.get_or_create(name=name)[0]

@@ -1,0 +1,27 @@
+"""The publisher port: hints to whoever holds connections."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from django_eventstream.events import Event
+
+
+class Publisher(ABC):
+    """Tells holders of connections about events; correctness never depends on it."""
+
+    @abstractmethod
+    def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
+        """Pass the events on, in order within each channel.
+
+        Does not block the caller, raises nothing and logs failures, unless `wait` is true:
+        then it returns once they were taken, or raises `PublishError`. May be called from any
+        thread, never inside a transaction of the log.
+        """
+
+    def disconnect(self, user_id: str | None, channel: str) -> None:  # noqa: B027
+        """End or recheck the streams on which a user (None: not logged in) reads the channel.
+
+        Hubs need not be told: they read it in the log. This is for what holds streams elsewhere.
+        """

@@ -1,0 +1,69 @@
+"""Server-sent events on the wire (WHATWG HTML §9.2): the only place that writes `data:`.
+
+The `id:` line comes last: a client cut inside an event has not seen its id, and asks for the
+event again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from django_eventstream.cursors import ERROR_CURSOR
+
+CONTENT_TYPE = "text/event-stream"
+
+PADDING = b":" + b" " * 2048 + b"\n\n"
+"""First bytes of a stream: pushes it through what buffers its first kilobytes (antivirus
+proxies, old browsers)."""
+
+KEEP_ALIVE = b"event: keep-alive\ndata: \n\n"
+"""A named event without id: it reaches the page's code and leaves the cursor alone."""
+
+_LINE_END = re.compile("\r\n|\r|\n")
+_UNSAFE_IN_FIELD = str.maketrans("", "", "\r\n\x00")
+
+
+def encode_body(event_type: str, data: str) -> bytes:
+    """Encode the `event:` and `data:` lines of an event, without the line that ends it."""
+    lines = [f"event: {event_type.translate(_UNSAFE_IN_FIELD)}"]
+    lines += [f"data: {line}" for line in _LINE_END.split(data)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def encode_id(cursor: str) -> bytes:
+    """Encode the `id:` line and the blank line, which dispatches what came before.
+
+    Alone it moves the cursor and dispatches nothing.
+    """
+    return f"id: {cursor.translate(_UNSAFE_IN_FIELD)}\n\n".encode()
+
+
+def encode(event_type: str, data: str, cursor: str = "") -> bytes:
+    """Encode a whole event; with an empty cursor it has no id."""
+    return encode_body(event_type, data) + (encode_id(cursor) if cursor else b"\n")
+
+
+def encode_open(cursor: str) -> bytes:
+    """Encode the first event of a stream, which carries the position that it starts from."""
+    return PADDING + encode("stream-open", "", cursor)
+
+
+def encode_reset(reasons: Mapping[str, str], cursor: str) -> bytes:
+    """Encode the news that these channels (channel → reason) cannot be resumed: start over."""
+    data = {"channels": sorted(reasons), "reasons": dict(reasons)}
+    return encode("stream-reset", json.dumps(data), cursor)
+
+
+def encode_error(condition: str, text: str, channels: Iterable[str] = ()) -> bytes:
+    """Encode the last event of a stream that ends for good."""
+    data: dict[str, object] = {"condition": condition, "text": text}
+    if listed := list(channels):
+        data["channels"] = listed
+    return encode("stream-error", json.dumps(data), ERROR_CURSOR)
+
+
+def encode_retry(milliseconds: int) -> bytes:
+    """Encode the time after which the client is to come back when the stream ends."""
+    return f"retry: {milliseconds}\n\n".encode()

@@ -1,0 +1,17 @@
+"""Where events are kept. Names resolve lazily, so that no backend is imported for another."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Storage": "django_eventstream.storage.base",
+    "DjangoModelStorage": "django_eventstream.storage.orm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

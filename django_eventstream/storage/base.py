@@ -1,0 +1,82 @@
+"""The storage port: the log of events, as the rest of the package sees it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from django_eventstream.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """Where the log stands."""
+
+    ids: Mapping[str, int]
+    """Last id of each channel that was asked for; 0 where none was ever sent."""
+
+    epoch: int = 0
+    """Which life of the log this is: another one after a restore from a backup."""
+
+    unnumbered: frozenset[str] = frozenset()
+    """Channels with committed events that whoever sent them left behind without a number."""
+
+
+class Storage(ABC):
+    """A log of events. Within a channel ids are 1, 2, 3 … in the order of visibility.
+
+    Every method blocks, may be called from any thread, and raises `StorageUnavailableError`
+    when the log cannot be reached.
+    """
+
+    supports_outbox: bool = False
+    """Whether `stage()` and `number()` work: events can join the caller's transaction."""
+
+    @property
+    def feed(self) -> str | None:
+        """Dotted path of the feed by which the backend itself tells of news; None without one."""
+        return None
+
+    @abstractmethod
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        """Store the events and return them with their ids, all or none of them."""
+
+    @abstractmethod
+    def read(self, channel: str, after: int, limit: int) -> list[Event]:
+        """Return up to `limit` events with the ids after+1, after+2, …
+
+        Empty means that there are none yet. Raises `HistoryGoneError` when `after`+1 was
+        stored once and is no longer kept.
+        """
+
+    @abstractmethod
+    def get_position(self, channels: Iterable[str]) -> LogPosition:
+        """Say where the log stands for these channels, in one question to the backend."""
+
+    @abstractmethod
+    def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
+        """Remove up to `limit` of the channel's oldest events, in one statement.
+
+        Removes those created before `before`, and those beyond the last `keep`; returns how
+        many. Ids are never used again.
+        """
+
+    def is_in_transaction(self) -> bool:
+        """Say whether an event sent now must wait for the commit of the caller's transaction."""
+        return transaction.get_connection().in_atomic_block
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call back after the commit of the caller's transaction, in the caller's thread."""
+        transaction.on_commit(callback)
+
+    def stage(self, events: Sequence[Event]) -> None:
+        """Write the events without ids, as part of the caller's transaction."""
+        raise NotImplementedError
+
+    def number(self, channel: str) -> list[Event]:
+        """Give ids to all committed events of the channel that have none, and return them."""
+        raise NotImplementedError

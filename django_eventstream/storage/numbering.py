@@ -1,0 +1,109 @@
+"""Ids out of the counter rows: the one place that knows how databases differ.
+
+Taking numbers locks the channel's counter row until the transaction ends, so whoever sees id n
+sees every id below it. The row is made by INSERT only when it is missing: an upsert for each
+event would burn through the 32-bit key of the table on PostgreSQL and MySQL.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_eventstream.models import Event, EventCounter
+
+EVENT_TABLE = Event._meta.db_table
+COUNTER_TABLE = EventCounter._meta.db_table
+
+NOTIFY_CHANNEL = "django_eventstream"
+"""The PostgreSQL notification channel; its payload is `last id:channel`, which is far below
+the 8,000 bytes that PostgreSQL takes."""
+
+_COLUMNS = "channel, type, data, eid, skip_user_ids, created"
+
+# A counter that is missing although the channel has events (deleted by hand) starts after them.
+_FIRST_VALUE = (
+    f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"  # noqa: S608
+    f" SELECT %(name)s, COALESCE(MAX(eid), 0) + %(count)s, %(now)s"
+    f" FROM {EVENT_TABLE} WHERE channel = %(name)s"
+)
+_NEXT_VALUE = (
+    f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s"  # noqa: S608
+    " WHERE name = %(name)s"
+)
+
+
+def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int, now: datetime) -> int:
+    """Take the channel's next `count` ids and return the last; 0 takes none, but locks.
+
+    Needs an open transaction.
+    """
+    parameters = {
+        "name": channel,
+        "count": count,
+        "now": connection.ops.adapt_datetimefield_value(now),
+    }
+    take = _take_by_last_insert_id if connection.vendor == "mysql" else _take_by_returning
+    with connection.cursor() as cursor:
+        return take(cursor, parameters)
+
+
+def append_in_one_round_trip(
+    connection: BaseDatabaseWrapper, row: Event, *, notify: bool
+) -> int | None:
+    """PostgreSQL: number, insert and announce one event in one statement; return its id.
+
+    Returns None, and does nothing, if the channel has no counter yet.
+    """
+    announce = f", pg_notify('{NOTIFY_CHANNEL}', eid || ':' || channel)" if notify else ""
+    statement = (
+        f"WITH counter AS ({_NEXT_VALUE} RETURNING value)"  # noqa: S608
+        f" INSERT INTO {EVENT_TABLE} ({_COLUMNS})"
+        " SELECT %(name)s, %(type)s, %(data)s, value, %(skip)s, %(now)s FROM counter"
+        f" RETURNING eid{announce}"
+    )
+    parameters = {
+        "name": row.channel,
+        "count": 1,
+        "now": row.created,
+        "type": row.type,
+        "data": row.data,
+        "skip": row.skip_user_ids,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        result = cursor.fetchone()
+    return result[0] if result else None
+
+
+def notify(connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
+    """PostgreSQL: tell every listening process, once the transaction commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, f"{last_id}:{channel}"])
+
+
+def _take_by_returning(cursor: Any, parameters: dict[str, Any]) -> int:
+    cursor.execute(f"{_NEXT_VALUE} RETURNING value", parameters)
+    row = cursor.fetchone()
+    if row is None:
+        cursor.execute(
+            f"{_FIRST_VALUE} ON CONFLICT (name) DO UPDATE"
+            f" SET value = {COUNTER_TABLE}.value + %(count)s RETURNING value",
+            parameters,
+        )
+        row = cursor.fetchone()
+    return int(row[0])
+
+
+def _take_by_last_insert_id(cursor: Any, parameters: dict[str, Any]) -> int:
+    """MySQL has no RETURNING; LAST_INSERT_ID(x) brings x back in the answer to the UPDATE."""
+    statement = _NEXT_VALUE.replace("value + %(count)s", "LAST_INSERT_ID(value + %(count)s)")
+    cursor.execute(statement, parameters)
+    if not cursor.rowcount:
+        cursor.execute(
+            f"{_FIRST_VALUE} ON DUPLICATE KEY UPDATE value = value", {**parameters, "count": 0}
+        )
+        cursor.execute(statement, parameters)
+    return int(cursor.lastrowid)

@@ -1,0 +1,245 @@
+"""The log in the project's own database, through Django's ORM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from importlib.util import find_spec
+from itertools import groupby
+
+from django.db import DatabaseError, connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Max, QuerySet
+from django.db.utils import InterfaceError
+from django.utils import timezone
+
+from django_eventstream import models
+from django_eventstream.conf import settings
+from django_eventstream.events import Event
+from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.storage import numbering, trimming
+from django_eventstream.storage.base import LogPosition, Storage
+
+EPOCH_NAME = ""
+"""The counter row that has the epoch; no channel has an empty name."""
+
+POSTGRES_FEED = "django_eventstream.feeds.postgres.PostgresFeed"
+
+LEFT_BEHIND = timedelta(seconds=1)
+"""An event that has waited longer for its number than this is nobody's: its sender would have
+numbered it right after the commit."""
+
+BATCH_SIZE = 500
+"""Rows of one INSERT or UPDATE."""
+
+
+class DjangoModelStorage(Storage):
+    """Events in the tables `django_eventstream_event` and `django_eventstream_eventcounter`.
+
+    Works on SQLite (3.35 or newer), PostgreSQL, MySQL and MariaDB. The database is the one
+    that the project's routers choose for `django_eventstream.models.Event`.
+    """
+
+    supports_outbox = True
+
+    def __init__(self, using: str | None = None) -> None:
+        self._using = using
+
+    @property
+    def feed(self) -> str | None:
+        """See `Storage.feed`. PostgreSQL notifies, if psycopg 3 is there to listen."""
+        is_listening = settings.POSTGRES_NOTIFY and find_spec("psycopg") is not None
+        vendor = self._write_connection().vendor
+        return POSTGRES_FEED if vendor == "postgresql" and is_listening else None
+
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""
+        connection = self._write_connection()
+        now = timezone.now()
+        with _translated_errors():
+            if len(events) == 1 and connection.vendor == "postgresql":
+                row = _to_row(events[0], now)
+                notify = settings.POSTGRES_NOTIFY
+                number = numbering.append_in_one_round_trip(connection, row, notify=notify)
+                if number is not None:
+                    return [events[0].with_id(number)]
+            with transaction.atomic(connection.alias):
+                return self._append(connection, events, now)
+
+    def read(self, channel: str, after: int, limit: int) -> list[Event]:
+        """See `Storage.read()`. One statement, one more where nothing is found."""
+        with _translated_errors():
+            found = self._read(channel, after, limit)
+            if not found and self._last_id(channel) > after:
+                # Numbered between the two questions, or gone: only a third look can tell.
+                found = self._read(channel, after, limit)
+                if not found:
+                    raise HistoryGoneError(channel, oldest=self._last_id(channel) + 1)
+        for expected, event in enumerate(found, after + 1):
+            if event.id != expected:
+                raise HistoryGoneError(channel, oldest=event.id or 0)
+        return found
+
+    def get_position(self, channels: Iterable[str]) -> LogPosition:
+        """See `Storage.get_position()`. One statement, however many channels there are."""
+        names = list(channels)
+        counters = models.EventCounter.objects.using(self._read_alias)
+        waiting = models.Event.objects.using(self._read_alias).filter(
+            eid=None, created__lt=timezone.now() - LEFT_BEHIND
+        )
+        ids = dict.fromkeys(names, 0)
+        unnumbered = set()
+        epoch = 0
+        with _translated_errors():
+            for name, value in (
+                counters.filter(name__in=[*names, EPOCH_NAME])
+                .values_list("name", "value")
+                .union(waiting.values_list("channel", "eid"), all=True)
+            ):
+                if value is None:
+                    unnumbered.add(name)
+                elif name == EPOCH_NAME:
+                    epoch = value
+                else:
+                    ids[name] = value
+        return LogPosition(ids, epoch, frozenset(unnumbered))
+
+    def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
+        """See `Storage.trim()`."""
+        with _translated_errors():
+            return trimming.delete_oldest(self._write_connection(), channel, before, keep, limit)
+
+    def is_in_transaction(self) -> bool:
+        """See `Storage.is_in_transaction()`."""
+        connection = self._write_connection()
+        is_manual = connection.connection is not None and not connection.autocommit
+        return connection.in_atomic_block or is_manual
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """See `Storage.on_commit()`.
+
+        Nobody tells us of a commit made by hand with autocommit off: such events are found by
+        the next look at the outbox.
+        """
+        connection = self._write_connection()
+        if connection.in_atomic_block:
+            connection.on_commit(callback)
+
+    def stage(self, events: Sequence[Event]) -> None:
+        """See `Storage.stage()`. One statement; rolled back with the caller's transaction."""
+        now = timezone.now()
+        with _translated_errors():
+            models.Event.objects.using(self._write_connection().alias).bulk_create(
+                [_to_row(event, now) for event in events], batch_size=BATCH_SIZE
+            )
+
+    def number(self, channel: str) -> list[Event]:
+        """See `Storage.number()`. One short transaction under the channel's lock."""
+        connection = self._write_connection()
+        now = timezone.now()
+        with _translated_errors(), transaction.atomic(connection.alias):
+            last = numbering.take_numbers(connection, channel, 0, now)
+            rows = list(
+                models.Event.objects.using(connection.alias)
+                .filter(channel=channel, eid=None)
+                .order_by("id")
+            )
+            if not rows:
+                return []
+            for number, row in enumerate(rows, last + 1):
+                row.eid = number
+            models.Event.objects.using(connection.alias).bulk_update(
+                rows, ["eid"], batch_size=BATCH_SIZE
+            )
+            numbering.take_numbers(connection, channel, len(rows), now)
+            self._notify(connection, channel, last + len(rows))
+        return [_to_event(row) for row in rows]
+
+    def begin_epoch(self) -> int:
+        """Start a new life of the log, after its database was restored from a backup.
+
+        Every cursor handed out before is answered with `stream-reset`. The number is the time
+        in seconds, so that two restores of one backup do not give the same.
+        """
+        alias = self._write_connection().alias
+        now = int(timezone.now().timestamp())
+        with _translated_errors(), transaction.atomic(alias):
+            row, _ = models.EventCounter.objects.using(alias).get_or_create(name=EPOCH_NAME)
+            row.value = max(now, row.value + 1)
+            row.save(using=alias)
+        return row.value
+
+    def _append(
+        self, connection: BaseDatabaseWrapper, events: Sequence[Event], now: datetime
+    ) -> list[Event]:
+        counts = {
+            channel: len(list(group))
+            for channel, group in groupby(sorted(event.channel for event in events))
+        }
+        # Locks are taken in the order of names, so that two senders cannot wait for each other.
+        next_ids = {
+            channel: numbering.take_numbers(connection, channel, count, now) - count + 1
+            for channel, count in counts.items()
+        }
+        numbered = []
+        for event in events:
+            numbered.append(event.with_id(next_ids[event.channel]))
+            next_ids[event.channel] += 1
+        models.Event.objects.using(connection.alias).bulk_create(
+            [_to_row(event, now) for event in numbered], batch_size=BATCH_SIZE
+        )
+        for channel in counts:
+            self._notify(connection, channel, next_ids[channel] - 1)
+        return numbered
+
+    def _notify(self, connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
+        if connection.vendor == "postgresql" and settings.POSTGRES_NOTIFY:
+            numbering.notify(connection, channel, last_id)
+
+    def _read(self, channel: str, after: int, limit: int) -> list[Event]:
+        rows = self._events(self._read_alias).filter(channel=channel, eid__gt=after)
+        return [_to_event(row) for row in rows.order_by("eid")[:limit]]
+
+    def _last_id(self, channel: str) -> int:
+        counters = models.EventCounter.objects.using(self._read_alias).filter(name=channel)
+        return counters.aggregate(last=Max("value"))["last"] or 0
+
+    def _events(self, alias: str) -> QuerySet[models.Event]:
+        # The predecessor kept an empty row with the id 0 in each channel; it is no event.
+        return models.Event.objects.using(alias).filter(eid__gt=0)
+
+    @property
+    def _read_alias(self) -> str:
+        return self._using or router.db_for_write(models.Event)
+
+    def _write_connection(self) -> BaseDatabaseWrapper:
+        return connections[self._using or router.db_for_write(models.Event)]
+
+
+def _to_row(event: Event, now: datetime) -> models.Event:
+    return models.Event(
+        channel=event.channel,
+        type=event.type,
+        data=json.dumps(event.data),
+        eid=event.id,
+        skip_user_ids=json.dumps(sorted(event.skip_user_ids)) if event.skip_user_ids else None,
+        created=now,
+    )
+
+
+def _to_event(row: models.Event) -> Event:
+    data = json.loads(row.data)
+    skip_user_ids = frozenset(json.loads(row.skip_user_ids)) if row.skip_user_ids else frozenset()
+    # A storage of the predecessor could be handed any JSON; ours is always text.
+    text = data if isinstance(data, str) else row.data
+    return Event(row.channel, row.type, text, row.eid, skip_user_ids)
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        raise StorageUnavailableError(f"the event log cannot be reached: {error}") from error

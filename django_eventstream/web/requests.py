@@ -1,0 +1,117 @@
+"""What a client asks for: all reading of headers, query and URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest
+
+from django_eventstream.backends import get_channel_manager, is_reliable
+from django_eventstream.channelmanager import ChannelManagerBase, authorize
+from django_eventstream.conf import settings
+from django_eventstream.control import user_key
+from django_eventstream.cursors import ERROR_CURSOR, Cursor
+from django_eventstream.events import CONTROL_CHANNEL, validate_channel
+from django_eventstream.exceptions import (
+    BadRequestError,
+    EventPermissionError,
+    EventStreamError,
+    SessionEndedError,
+    StorageUnavailableError,
+)
+from django_eventstream.hold import Hold
+
+
+def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
+    """Decide what stream the request gets.
+
+    Raises `BadRequestError`, `SessionEndedError`, `EventPermissionError`,
+    `StorageUnavailableError` where the database fails under the channel manager, and
+    `EventStreamError` where the channel manager itself fails.
+    """
+    cursor = parse_cursor(request)
+    authorized_at = time.monotonic()
+    user = current_user(request)
+    manager = get_channel_manager()
+    named = calling_manager(manager.get_channels_for_request, request, view_kwargs)
+    return make_hold(_checked_names(named), cursor, user, authorized_at)
+
+
+def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized_at: float) -> Hold:
+    """Authorise the user for the channels, and make the hold. See `parse_hold()`."""
+    channels = sorted(names)
+    check = partial(_authorize, user, channels)
+    check()
+    stored = {name: calling_manager(is_reliable, name) for name in channels}
+    return Hold(
+        reliable=tuple(name for name in channels if stored[name]),
+        unreliable=tuple(name for name in channels if not stored[name]),
+        cursor=cursor,
+        user_id=user_key(user),
+        authorized_at=authorized_at,
+        authorize=check,
+    )
+
+
+def parse_cursor(request: HttpRequest) -> Cursor | None:
+    """Read the position: the `Last-Event-ID` header, else the last `lastEventId` that says one.
+
+    Raises `SessionEndedError` for the id of a `stream-error`.
+    """
+    text = request.headers.get("Last-Event-ID", "")
+    if not text:
+        given = [value for value in request.GET.getlist("lastEventId") if value]
+        text = given[-1] if given else ""
+    if text == ERROR_CURSOR:
+        raise SessionEndedError("Invalid request: Can't resume session after stream-error.")
+    return Cursor.parse(text) if text else None
+
+
+def current_user(request: HttpRequest) -> Any:
+    """Return the logged-in user, or None; works without the authentication middleware."""
+    user = getattr(request, "user", None)
+    return user if user is not None and calling_manager(_is_authenticated, user) else None
+
+
+def calling_manager(function: Any, *arguments: Any) -> Any:
+    """Call code of the project; whatever it raises becomes an error that a client may see.
+
+    The client is told no more than that something failed; the log has the traceback.
+    """
+    try:
+        return function(*arguments)
+    except EventStreamError:
+        raise
+    except (DatabaseError, InterfaceError) as error:
+        raise StorageUnavailableError(f"the database cannot be reached: {error}") from error
+    except Exception as error:
+        raise EventStreamError("Internal error") from error
+
+
+def _is_authenticated(user: Any) -> bool:
+    return bool(user.is_authenticated)
+
+
+def _authorize(user: Any, channels: Iterable[str]) -> None:
+    manager: ChannelManagerBase = get_channel_manager()
+    calling_manager(authorize, manager, user, channels)
+
+
+def _checked_names(named: Iterable[str]) -> list[str]:
+    names = set(named)
+    if not names:
+        raise BadRequestError("No channels specified")
+    if len(names) > settings.CHANNEL_LIMIT:
+        raise BadRequestError("Channel limit exceeded")
+    if CONTROL_CHANNEL in names:
+        raise EventPermissionError.for_channels([CONTROL_CHANNEL])
+    for name in names:
+        try:
+            validate_channel(name)
+        except (TypeError, ValueError) as error:
+            raise BadRequestError(f"Invalid channel: {error}") from error
+    return list(names)

@@ -1,0 +1,64 @@
+"""The plain lane: a stream out of Django's own ASGI handler, held by this process's hub."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from asgiref.sync import SyncToAsync
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connections
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from django_eventstream import sse
+from django_eventstream.hold import Hold
+from django_eventstream.hub.current import get_hub
+
+WSGI_MESSAGE = """\
+This server cannot keep an event stream open: it runs under WSGI, where every open stream would \
+block one worker. Either run the project under ASGI (uvicorn, daphne, hypercorn, granian; for \
+"runserver", put "daphne" first in INSTALLED_APPS), or put a GRIP proxy (Pushpin, Fastly Fanout) \
+in front of it and set GRIP_URL.
+"""
+
+
+def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
+    """Answer with a stream that this process holds; under WSGI with an error that says why not."""
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse(WSGI_MESSAGE, status=501, content_type="text/plain")
+    return StreamingHttpResponse(stream(hold), content_type=sse.CONTENT_TYPE)
+
+
+async def stream(hold: Hold) -> AsyncIterator[bytes]:
+    """Yield the stream until the client leaves or the stream ends."""
+    await release_request()
+    woken = asyncio.Event()
+    hub = get_hub()
+    connection = hub.join(hold, woken.set)
+    try:
+        while True:
+            woken.clear()
+            if chunk := connection.take():
+                yield chunk
+            elif connection.is_ended:
+                return
+            else:
+                await woken.wait()
+    finally:
+        hub.leave(connection)
+
+
+async def release_request() -> None:
+    """Let go of the thread and the database connections that Django keeps for the request.
+
+    Django's ASGI handler runs sync middleware and views of one request in a thread of its own,
+    and keeps that thread, with its database connections, until the response has ended. The
+    executor is taken out of asgiref's context; asgiref makes a new one if anybody needs it.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is None:
+        return
+    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+    if executor is not None:
+        await asyncio.get_running_loop().run_in_executor(executor, connections.close_all)
+        executor.shutdown(wait=False)
