@@ -1,7 +1,7 @@
 """The settings of the tests, and of the server processes that they start.
 
 A test configures such a process through two environment variables, both JSON objects:
-`EVENTSTREAM_TEST_DATABASE` is `DATABASES["default"]`, `EVENTSTREAM_TEST_SETTINGS` any more settings.
+`EVENTSTREAM_TEST_DATABASE` is `DATABASES["default"]`, `EVENTSTREAM_TEST_SETTINGS` more settings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ SECRET_KEY = "only-for-the-tests-and-long-enough-for-the-checks-of-django"
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
+TIME_ZONE = "UTC"
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -20,7 +20,7 @@ from django_eventstream import send_event
 @csrf_exempt
 @require_POST
 def send(request: HttpRequest) -> JsonResponse:
-    """Sends `{"events": [[channel, type, data], …]}` one by one; with `"atomic": true` in one transaction."""
+    """Sends `{"events": [[channel, type, data], …]}`; `"atomic": true` makes it one transaction."""
     body = json.loads(request.body)
     with transaction.atomic() if body.get("atomic") else nullcontext():
         for channel, event_type, data in body["events"]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 PAUSE = 0.01
 
 
 def wait_until(
-    condition: Callable[[], T], timeout: float = 10, message: str | Callable[[], str] = "still not so"
+    condition: Callable[[], T],
+    timeout: float = 10,
+    message: str | Callable[[], str] = "still not so",
 ) -> T:
-    """The first true value of `condition()`. Raises `TimeoutError(message)` when there is none in time."""
+    """The first true value of `condition()`; `TimeoutError(message)` when there is none in time."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:

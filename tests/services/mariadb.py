@@ -57,9 +57,9 @@ class MariaDB(Service):
 
     def query(self, statement: str, database: str = "mysql") -> subprocess.CompletedProcess[str]:
         argv = [
-            self.client, "--no-defaults", "--protocol=tcp", "--host=127.0.0.1", f"--port={self.port}",
-            "--user=root", "--batch", "--skip-column-names", f"--database={database}",
-            "--execute", statement,
+            self.client, "--no-defaults", "--protocol=tcp", "--host=127.0.0.1",
+            f"--port={self.port}", "--user=root", f"--database={database}",
+            "--batch", "--skip-column-names", "--execute", statement,
         ]  # fmt: skip
         return subprocess.run(argv, capture_output=True, text=True)
 

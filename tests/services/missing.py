@@ -13,7 +13,7 @@ PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def missing(what: str, package: str) -> NoReturn:
-    """Skips the test, or fails it where `EVENTSTREAM_REQUIRE_SERVICES` says that all must be there."""
+    """Skips the test, or fails it where `EVENTSTREAM_REQUIRE_SERVICES` wants all to be there."""
     reason = f"{what} is missing: apt-get install {package}"
     if os.environ.get("EVENTSTREAM_REQUIRE_SERVICES"):
         pytest.fail(reason, pytrace=False)

@@ -14,7 +14,7 @@ handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nothing listens on, that no client gets by chance, and never the same one twice."""
+    """A port that nothing listens on and no client gets by chance; never the same one twice."""
     candidates = set(range(LOWEST, first_ephemeral_port())) - handed_out
     for port in random.sample(sorted(candidates), k=200):
         if is_free(port):

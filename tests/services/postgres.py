@@ -18,7 +18,7 @@ SETTINGS = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "127.
 
 
 class Postgres(Service):
-    """Trusts everybody on loopback; the superuser is `postgres`; default limit of 100 connections."""
+    """Trusts everybody on loopback as `postgres`; keeps the default limit of 100 connections."""
 
     name = "postgres"
 
@@ -37,7 +37,12 @@ class Postgres(Service):
     def lend_to(self, user: pwd.struct_passwd) -> None:
         os.chown(self.directory, user.pw_uid, user.pw_gid)
         setpriv = program("setpriv", "util-linux")
-        self.run_as = [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        self.run_as = [
+            setpriv,
+            f"--reuid={user.pw_uid}",
+            f"--regid={user.pw_gid}",
+            "--clear-groups",
+        ]
 
     def run(self, name: str, *arguments: str) -> str:
         """One of PostgreSQL's programs, to its end; its output."""
@@ -52,7 +57,11 @@ class Postgres(Service):
         return done.stdout
 
     def launch(self) -> ServerProcess:
-        settings = {**SETTINGS, "port": str(self.port), "unix_socket_directories": str(self.directory)}
+        settings = {
+            **SETTINGS,
+            "port": str(self.port),
+            "unix_socket_directories": str(self.directory),
+        }
         options = [f"--{name}={value}" for name, value in settings.items()]
         argv = [*self.run_as, str(self.bin / "postgres"), "-D", str(self.data), *options]
         return ServerProcess(argv, log=self.log, cwd=self.directory)
@@ -87,7 +96,9 @@ class Postgres(Service):
 
 def binaries() -> Path:
     """The newest installed version's programs; Debian keeps them out of the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4])
+    )
     if found:
         return found[-1].parent
     if initdb := shutil.which("initdb"):

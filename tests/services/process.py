@@ -7,11 +7,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.services import reaper
 from tests.services.deadline import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 LOG_TAIL = 6_000
 
@@ -61,9 +64,11 @@ class ServerProcess:
         return self.popen.poll() is None
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 30) -> None:
-        """Waits for the first `is_ready()`. A server that died or is late is reported with its log."""
+        """Waits for `is_ready()`; reports a server that died or is late with its log."""
         try:
-            wait_until(lambda: not self.is_running or is_ready(), timeout, lambda: self.report("late"))
+            wait_until(
+                lambda: not self.is_running or is_ready(), timeout, lambda: self.report("is late")
+            )
         except TimeoutError:
             self.kill()
             raise
@@ -72,7 +77,7 @@ class ServerProcess:
             raise RuntimeError(self.report(f"ended with status {self.popen.returncode}"))
 
     def terminate(self, timeout: float = 15) -> int:
-        """Asks it to stop, waits, gives its exit status. Late, it is killed and `TimeoutError` raised."""
+        """Asks it to stop; its exit status. If it does not, it is killed: `TimeoutError`."""
         return self.stop(signal.SIGTERM, timeout)
 
     def kill(self) -> int:
@@ -107,7 +112,8 @@ class ServerProcess:
         return self.log.read_text(errors="replace")
 
     def report(self, what: str) -> str:
-        return f"{Path(self.popen.args[0]).name} {what}; its log ends with:\n{self.log_text()[-LOG_TAIL:]}"
+        tail = self.log_text()[-LOG_TAIL:]
+        return f"{Path(self.popen.args[0]).name} {what}; its log ends with:\n{tail}"
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -7,9 +7,9 @@ import os
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.services.deadline import wait_until
 from tests.services.missing import program
@@ -17,10 +17,13 @@ from tests.services.ports import free_port
 from tests.services.process import ServerProcess
 from tests.services.service import Service
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # The key that Pushpin signs with and Django verifies; HS256 wants 32 bytes.
 GRIP_KEY = "a-test-key-of-at-least-32-bytes-in-length"
-# Debian's default configuration leaves zurl to another system service, hence the three specs for one
-# of our own. `{{…}}` is expanded by Pushpin itself.
+# Debian's default configuration leaves zurl to another system service, hence the three specs for
+# one of our own. `{{…}}` is expanded by Pushpin itself.
 CONFIGURATION = """\
 [global]
 include={{libdir}}/internal.conf
@@ -112,7 +115,7 @@ class Pushpin(Service):
         return ServerProcess([self.program, f"--config={self.configuration}"], log=self.log)
 
     def is_ready(self) -> bool:
-        """Open ports are not enough: its parts have met only when an HTTP answer comes, even a 502."""
+        """Its ports open before its parts have met: it is ready with an HTTP answer, even a 502."""
         return answers(f"{self.control_url}/") and answers(f"{self.url}/is-anybody-there/")
 
     def kill_part(self, name: str) -> None:
@@ -136,7 +139,7 @@ class Pushpin(Service):
 
 
 def route_to(port: int, *, condition: str = "*") -> str:
-    """The route that sends what meets the condition (`*`, `*,path_beg=/a/`) to a local application."""
+    """Sends what meets the condition (`*`, `*,path_beg=/a/`) to a local application."""
     return f"{condition} 127.0.0.1:{port},over_http"
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.services.process import ServerProcess, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = "import django; django.setup()\n"
@@ -19,7 +22,7 @@ def django_environment(
     settings: Mapping[str, object] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment of a process that uses `tests.settings` with this database and these settings."""
+    """The environment of a process that uses `tests.settings`, with this database and these."""
     variables = {"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT)}
     if database is not None:
         variables["EVENTSTREAM_TEST_DATABASE"] = json.dumps(database)
@@ -31,7 +34,7 @@ def django_environment(
 def run_python(code: str, *arguments: str, timeout: float = 60, **environment_of: Mapping) -> str:
     """Runs code to its end after `django.setup()`; what it printed. Raises if it fails.
 
-    `database`, `settings` and `env` are those of `django_environment()`; `arguments` is `sys.argv[1:]`.
+    `arguments` become `sys.argv[1:]`; the keywords are those of `django_environment()`.
     """
     return run(["-c", SETUP + code, *arguments], timeout, django_environment(**environment_of))
 
@@ -42,7 +45,7 @@ def manage(*arguments: str, timeout: float = 60, **environment_of: Mapping) -> s
 
 
 def start_python(code: str, *arguments: str, log: Path, **environment_of: Mapping) -> ServerProcess:
-    """Starts code in the background: `wait()` for it, or `kill()` it; its output is `log_text()`."""
+    """Starts code in the background, to `wait()` for or to `kill()`; see its `log_text()`."""
     argv = [sys.executable, "-c", SETUP + code, *arguments]
     return ServerProcess(argv, log=log, env=django_environment(**environment_of), cwd=ROOT)
 

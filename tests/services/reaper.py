@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def register(kind: str, what: object) -> None:
-    """Orders `what`, a `session` (its leader's pid) or a `directory`, to be cleared away in the end."""
+    """Has `what`, a `session` (its leader's pid) or a `directory`, cleared away in the end."""
     order("+", kind, what)
 
 

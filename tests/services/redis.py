@@ -10,7 +10,7 @@ from tests.services.service import Service
 
 
 class Redis(Service):
-    """With `appendonly` a killed server keeps what it acknowledged; without, it comes back empty."""
+    """With `appendonly`, killed, it keeps what it acknowledged; without, it comes back empty."""
 
     name = "redis"
 

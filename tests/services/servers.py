@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.services import reaper
 from tests.services.process import ServerProcess
 from tests.services.python import ROOT, django_environment
 from tests.services.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 HOST = "127.0.0.1"
 # Granian serves 1,024 connections unless told, and lets the rest hang.
@@ -34,8 +36,8 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
 class AppServer(Service):
     """`kind` is one of `COMMANDS`; gunicorn is the WSGI one. One worker process.
 
-    `database` and `settings` configure it (see `tests/settings.py`), `env` adds variables, `options`
-    adds arguments of the server's own. `settings` may be changed between `terminate()` and `start()`.
+    `database` and `settings` configure it (see `tests/settings.py`), `env` adds variables,
+    `options` adds arguments of the server's own. `settings` may be changed for the next `start()`.
     """
 
     name = "app"
@@ -78,7 +80,7 @@ class AppServer(Service):
         self.request("/send/", {"events": events, "atomic": atomic})
 
     def stats(self) -> dict[str, Any]:
-        """What the server process holds: `pid`, `threads`, `os_threads`, `files`, `database_files`."""
+        """What the server process holds; see `tests.views.stats`."""
         return json.loads(self.request("/stats/").read())
 
     def log_in(self, name: str) -> dict[str, str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.services.ports import free_port
 from tests.services.process import ServerProcess, private_directory, remove_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Service(ABC):
