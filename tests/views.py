@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from contextlib import nullcontext
-from pathlib import Path
 
 from django.contrib.auth import get_user_model, login
 from django.db import connection, transaction
@@ -15,6 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from django_eventstream import send_event
+from tests.services.open_files import open_files
 
 
 @csrf_exempt
@@ -46,14 +46,3 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "database_files": open_files().count(str(connection.settings_dict["NAME"])),
         }
     )
-
-
-def open_files() -> list[str]:
-    """What this process's file descriptors point at; a SQLite connection shows as its file."""
-    targets = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            targets.append(os.readlink(descriptor))
-        except FileNotFoundError:
-            continue  # it was the one that listed the others
-    return targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from django.core.management import call_command
 from django.core.management.color import no_style
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from tests.services.open_files import open_files
 from tests.settings import sqlite
 
 if TYPE_CHECKING:
@@ -60,9 +62,8 @@ class Database:
         """How many connections any process holds to it, this one's included."""
         if self.server is not None:
             return self.server.connections(self.settings["NAME"])
-        return sum(
-            holds(process, self.settings["NAME"]) for process in Path("/proc").glob("[0-9]*")
-        )
+        processes = Path("/proc").glob("[0-9]*")
+        return sum(open_files(process).count(self.settings["NAME"]) for process in processes)
 
     @contextmanager
     def as_default(self) -> Iterator[Database]:
@@ -94,7 +95,7 @@ def sqlite_database(directory: Path) -> Database:
 
 def server_database(server: Postgres | MariaDB) -> Database:
     """A new database on a running server, with the server's name as its alias."""
-    name = f"eventstream_{server.port}"
+    name = f"eventstream_{secrets.token_hex(4)}"
     server.create_database(name)
     return Database(server.name, server.django_settings(name), server)
 
@@ -108,11 +109,3 @@ def drop_default_connection() -> None:
 def drop_asgiref_connection() -> None:
     """The same in the one thread where asgiref runs the sync code of all event loops."""
     asyncio.run(sync_to_async(drop_default_connection, thread_sensitive=True)())
-
-
-def holds(process: Path, name: str) -> int:
-    """How often a process has this file open."""
-    try:
-        return sum(str(target.readlink()) == name for target in (process / "fd").iterdir())
-    except OSError:
-        return 0  # it ended, or is not ours

@@ -45,11 +45,13 @@ def running_processes() -> list[int]:
 def session_of(pid: int) -> int | None:
     """The session of a process that runs; None if it is dead, also if nobody has buried it yet."""
     try:
-        # "pid (any name) state parent group session …"
+        # "pid (any name) state parent group session …", the number of threads as the 18th of these
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if status[0] in "ZX" else int(status[3])
+    # A zombie whose other threads are still on their way out holds its files and ports.
+    is_dead = status[0] in "ZX" and int(status[17]) <= 1
+    return None if is_dead else int(status[3])
 
 
 def order(sign: str, kind: str, what: object) -> None:

@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
     ],
     "gunicorn": lambda port: [
         "gunicorn", "tests.wsgi:application", "--bind", f"{HOST}:{port}", "--workers", "1",
-        "--threads", "16",
+        "--threads", "16", "--no-control-socket",
     ],
 }  # fmt: skip
 
