@@ -36,7 +36,7 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 docs: $(DEV)
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(if $(wildcard docs/conf.py),$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html)
 
 bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks
