@@ -7,12 +7,18 @@ with one read at a time, however many connections wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.hub.window import Frame, Window
+
+PAGE_EVENTS = 500
+"""Most events of one read."""
+
+PAGE_BYTES = 512 * 1024
+"""What a read aims at in memory, encoded."""
 
 
 class Reader(Protocol):
@@ -21,8 +27,8 @@ class Reader(Protocol):
     def wake(self) -> None:
         """There may be something to take."""
 
-    def restart(self, channel: HeldChannel, reason: str, epoch: int) -> None:
-        """The log has gone on from another place."""
+    def restart(self, reasons: Mapping[str, str], epoch: int) -> None:
+        """The log has gone on from another place on these channels (channel → reason)."""
 
     def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
         """Here is what was missing before the window."""
@@ -70,13 +76,12 @@ class HeldChannel:
         self.hint(last_id)
         self._wake_all()
 
-    def restart(self, reason: str, last_id: int, epoch: int) -> None:
+    def restart(self, last_id: int, epoch: int) -> None:
         """Go on from another place, because the log was restored from a backup."""
         self.life += 1
         self.target = last_id
+        self.waiting.clear()
         self.position(last_id, epoch)
-        for reader in list(self.readers):
-            reader.restart(self, reason, epoch)
 
     def forget(self, reader: Reader) -> None:
         """A connection has left."""
@@ -110,9 +115,14 @@ class HeldChannel:
         if not self.is_positioned or not (self.readers or self._listener):
             return None
         self._target_when_asked = self.target
-        if self.waiting:
-            return min(self.waiting.values())
-        return self.window.last_id if self.target > self.window.last_id else None
+        if self.target > self.window.last_id:
+            return self.window.last_id
+        return min(self.waiting.values(), default=None)
+
+    @property
+    def page_size(self) -> int:
+        """How many events to read at once, from the size of those last seen."""
+        return max(1, min(PAGE_EVENTS, PAGE_BYTES // max(1, self.window.mean_size)))
 
     def take_read(self, after: int, events: Sequence[Event]) -> None:
         """Pass on what was read after `after`: to the window, and to those who waited."""

@@ -33,7 +33,7 @@ class Connection:
         self.is_ended = False
         """Nothing more will come after what `take()` returns next."""
         self.joined_at = time.monotonic()
-        self._channels = channels
+        self._channels = list(channels.values())
         self._wake = wake
         self._backlog_bytes = backlog_bytes
         self._positions: dict[str, int] = {}
@@ -63,22 +63,22 @@ class Connection:
             self._notices.append(sse.encode_reset(start.resets, self._cursor()))
         self._wake()
 
-    def restart(self, channel: HeldChannel, reason: str, epoch: int) -> None:
+    def restart(self, reasons: Mapping[str, str], epoch: int) -> None:
         """The log went on from another place: so does the client, and is told."""
         self._epoch = epoch
         if self._started:
-            self._reset(channel, reason)
+            self._reset(reasons)
             self._wake()
 
     def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
         """Take over what the window did not have."""
         if frames:
-            self._pages[channel.name] = frames
+            self._pages[channel.name] = _fitting(frames, self._backlog_bytes)
         self._wake()
 
     def history_gone(self, channel: HeldChannel, oldest: int) -> None:
         """What came next is not kept any more: the client must start over."""
-        self._reset(channel, "expired")
+        self._reset({channel.name: "expired"})
         self._wake()
 
     def keep_alive(self) -> None:
@@ -109,8 +109,10 @@ class Connection:
         if self.is_ended or not self._started:
             return b"".join(chunks)
         room = self._backlog_bytes
-        for channel in self._channels.values():
+        for turn, channel in enumerate(self._channels):
             if room <= 0:
+                # Those who were not asked come first next time: a busy channel starves no other.
+                self._channels = self._channels[turn:] + self._channels[:turn]
                 break
             room -= self._take_from(channel, chunks, room)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -153,13 +155,15 @@ class Connection:
         if channel.is_reliable:
             channel.request(self, position)
         else:
-            self._reset(channel, "overflow")
+            self._reset({channel.name: "overflow"})
         return []
 
-    def _reset(self, channel: HeldChannel, reason: str) -> None:
-        self._positions[channel.name] = channel.window.last_id
-        self._pages.pop(channel.name, None)
-        self._notices.append(sse.encode_reset({channel.name: reason}, self._cursor()))
+    def _reset(self, reasons: Mapping[str, str]) -> None:
+        for channel in self._channels:
+            if channel.name in reasons:
+                self._positions[channel.name] = channel.window.last_id
+                self._pages.pop(channel.name, None)
+        self._notices.append(sse.encode_reset(reasons, self._cursor()))
 
     def _with_cursor(self, body: bytes) -> bytes:
         cursor = self._cursor()
@@ -169,3 +173,12 @@ class Connection:
         return format_cursor(
             ((name, self._positions[name]) for name in self.hold.reliable), self._epoch
         )
+
+
+def _fitting(frames: list[Frame], room: int) -> list[Frame]:
+    """Return the first frames, at least one, that a connection may keep for itself."""
+    for count, frame in enumerate(frames, 1):
+        room -= frame.size
+        if room <= 0:
+            return frames[:count]
+    return frames

@@ -17,9 +17,6 @@ from django_eventstream.storage.base import LogPosition, Storage
 
 Result = TypeVar("Result")
 
-PAGE_SIZE = 500
-"""Events of one read."""
-
 
 class LogReader:
     """One thread and at most one database connection, however many streams there are.
@@ -36,9 +33,9 @@ class LogReader:
         """See `Storage.get_position()`."""
         return await self.run(partial(self._storage.get_position, channels))
 
-    async def read(self, channel: str, after: int) -> list[Event]:
+    async def read(self, channel: str, after: int, limit: int) -> list[Event]:
         """See `Storage.read()`."""
-        return await self.run(partial(self._storage.read, channel, after, PAGE_SIZE))
+        return await self.run(partial(self._storage.read, channel, after, limit))
 
     async def relay(self, channels: list[str]) -> None:
         """Number and announce events that were left behind."""

@@ -1,0 +1,121 @@
+"""Following the log: where it stands, and what the channels of a hub are missing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+
+from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.hub.channel import HeldChannel, Reader
+from django_eventstream.hub.log import LogReader
+from django_eventstream.hub.tasks import NamedTasks
+from django_eventstream.storage.base import LogPosition
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Pause after the log could not be reached; hints meanwhile are kept."""
+
+
+class LogFollower:
+    """Reads for the channels in `channels`, which the hub adds to and removes from."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        channels: Mapping[str, HeldChannel],
+        tasks: NamedTasks,
+        poll_seconds: float,
+    ) -> None:
+        self.epoch = 0
+        """Which life of the log the hub's channels are in."""
+        self._log = log
+        self._channels = channels
+        self._tasks = tasks
+        self._poll_seconds = poll_seconds
+        self._news = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Ask for news for ever: regularly, and at once after `look()`."""
+        is_reachable = True
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._poll_seconds)
+            self._news.clear()
+            try:
+                await self.ask(self._reliable_names())
+                is_reachable = True
+            except StorageUnavailableError as error:
+                if is_reachable:
+                    logger.warning("Streams wait for the event log: %s", error)
+                is_reachable = False
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def look(self) -> None:
+        """Ask for news now."""
+        self._news.set()
+
+    async def ask(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Ask where the log stands, tell the channels, and return the last ids.
+
+        Raises `StorageUnavailableError`.
+        """
+        known = {name: channel.window.last_id for name, channel in self._channels.items()}
+        position = await self._log.get_position(sorted(names))
+        if position.epoch != self.epoch:
+            position = await self._log.get_position(sorted({*names, *self._reliable_names()}))
+        restarts: dict[str, str] = {}
+        for name, last_id in position.ids.items():
+            channel = self._channels.get(name)
+            if channel is None:
+                continue
+            if not channel.is_positioned:
+                channel.position(last_id, position.epoch)
+            elif position.epoch != self.epoch:
+                restarts[name] = "epoch"
+            elif last_id < known.get(name, 0):
+                restarts[name] = "ahead"
+            else:
+                channel.hint(last_id)
+        self.epoch = position.epoch
+        self._restart(restarts, position)
+        if position.unnumbered:
+            await self._log.relay(sorted(position.unnumbered))
+        return position.ids
+
+    def schedule_read(self, channel: HeldChannel) -> None:
+        """Read what the channel is missing, unless that is being done."""
+        self._tasks.ensure(("read", channel), partial(self._read, channel))
+
+    def rest(self) -> None:
+        """Let go of the log until the next question."""
+        self._log.rest()
+
+    async def _read(self, channel: HeldChannel) -> None:
+        while (after := channel.next_read()) is not None:
+            life = channel.life
+            try:
+                events = await self._log.read(channel.name, after, channel.page_size)
+            except HistoryGoneError as gone:
+                channel.take_gone(gone)
+            except StorageUnavailableError:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                if life == channel.life:
+                    channel.take_read(after, events)
+
+    def _restart(self, reasons: Mapping[str, str], position: LogPosition) -> None:
+        """Tell each connection once of all its channels: a cursor between two news would lie."""
+        affected: dict[Reader, dict[str, str]] = {}
+        for name, reason in reasons.items():
+            self._channels[name].restart(position.ids[name], position.epoch)
+            for reader in self._channels[name].readers:
+                affected.setdefault(reader, {})[name] = reason
+        for reader, mine in affected.items():
+            reader.restart(mine, position.epoch)
+
+    def _reliable_names(self) -> list[str]:
+        return [name for name, channel in self._channels.items() if channel.is_reliable]
