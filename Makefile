@@ -21,8 +21,9 @@ test: $(DEV)
 	@$(MAKE) --no-print-directory lint docs
 	$(BIN)/python -m pytest
 
+# pyenv hides all versions but one, unless told.
 matrix: $(DEV)
-	$(BIN)/python -m nox
+	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd :) $(BIN)/python -m nox
 
 lint: $(DEV)
 	$(BIN)/ruff check .

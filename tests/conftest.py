@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 from django.db import connections
@@ -17,11 +17,7 @@ from tests.services.process import private_directory, remove_directory
 from tests.services.pushpin import Pushpin, route_to
 from tests.services.redis import Redis
 from tests.services.servers import AppServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.services.service import Service
+from tests.services.service import Service
 
 LOG_TAIL = 8_000
 started_services = pytest.StashKey[list["Service"]]()

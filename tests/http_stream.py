@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import h11
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tests.transcript import Connection, Transcript
+from tests.transcript import Connection, Transcript
 
 
 class Exchange:

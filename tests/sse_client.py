@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from tests.http_stream import Exchange
 from tests.services.deadline import wait_until
@@ -19,9 +19,6 @@ from tests.transcript import (
     numbered,
     positions,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = [
     "Arrival",

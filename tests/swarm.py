@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import resource
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from tests.http_stream import Exchange
 from tests.services.deadline import wait_until
 from tests.transcript import Transcript, condition
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 READ_SIZE = 65_536
 

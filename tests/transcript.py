@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from tests.sse_parser import EventStreamParser, Message
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 CONTROL_TYPES = {"stream-open", "stream-reset", "stream-error", "keep-alive"}
 

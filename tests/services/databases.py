@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.core.management.color import no_style
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from tests.services.mariadb import MariaDB
 from tests.services.open_files import open_files
+from tests.services.postgres import Postgres
 from tests.settings import sqlite
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.services.mariadb import MariaDB
-    from tests.services.postgres import Postgres
 
 # `migrate` fills these once, and nothing in a test changes them.
 KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}

@@ -7,18 +7,15 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.services.deadline import wait_until
 from tests.services.missing import program
 from tests.services.ports import free_port
 from tests.services.process import ServerProcess
 from tests.services.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # The key that Pushpin signs with and Django verifies; HS256 wants 32 bytes.
 GRIP_KEY = "a-test-key-of-at-least-32-bytes-in-length"

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tests.services import reaper
 from tests.services.process import ServerProcess
 from tests.services.python import ROOT, django_environment
 from tests.services.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 HOST = "127.0.0.1"
 # Granian serves 1,024 connections unless told, and lets the rest hang.

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.services.ports import free_port
 from tests.services.process import ServerProcess, private_directory, remove_directory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Service(ABC):
