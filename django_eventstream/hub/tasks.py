@@ -18,7 +18,9 @@ class NamedTasks:
 
     def ensure(self, name: Hashable, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `function()` unless the task of that name is still running."""
-        if name not in self._tasks:
+        running = self._tasks.get(name)
+        # One that is done may still be listed: its callback runs a turn of the loop later.
+        if running is None or running.done():
             task = asyncio.get_running_loop().create_task(function())
             self._tasks[name] = task
             task.add_done_callback(lambda done: self._finished(name, done))
