@@ -9,8 +9,9 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import shutil
+import secrets
 import tempfile
+from pathlib import Path
 from typing import Any
 
 SECRET_KEY = "only-for-the-tests-and-long-enough-for-the-checks-of-django"
@@ -75,13 +76,10 @@ def sqlite(path: str) -> dict[str, Any]:
 
 
 def temporary_sqlite() -> dict[str, Any]:
-    directory = tempfile.mkdtemp(prefix="es-settings-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    # Threads of one process share a file, too: in memory, they would lock each other out.
-    return {
-        **sqlite(f"{directory}/default.sqlite3"),
-        "TEST": {"NAME": f"{directory}/test.sqlite3"},
-    }
+    """A file of this process's own, made when it is first used. Its threads share it, too."""
+    path = Path(tempfile.gettempdir(), f"es-{os.getpid()}-{secrets.token_hex(4)}.sqlite3")
+    atexit.register(lambda: [file.unlink() for file in path.parent.glob(f"{path.stem}*")])
+    return {**sqlite(str(path)), "TEST": {"NAME": str(path.with_suffix(".test.sqlite3"))}}
 
 
 if "EVENTSTREAM_TEST_DATABASE" in os.environ:
