@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -27,11 +28,16 @@ def forget(kind: str, what: object) -> None:
     order("-", kind, what)
 
 
-def kill_session(leader: int) -> None:
-    """Kills every process of a session, also where its leader is gone or made process groups."""
-    for pid in processes_of_session(leader):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def kill_session(leader: int, timeout: float = 10) -> None:
+    """Kills every process of a session, until none is left: a dying one may still have forked."""
+    deadline = time.monotonic() + timeout
+    while pids := processes_of_session(leader):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {pids} of session {leader} do not die")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def processes_of_session(leader: int) -> list[int]:
