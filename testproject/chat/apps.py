@@ -1,0 +1,7 @@
+"""The demo's app."""
+
+from django.apps import AppConfig
+
+
+class ChatConfig(AppConfig):
+    name = "chat"

@@ -1,0 +1,9 @@
+"""What an ASGI server runs: `uvicorn --app-dir testproject testproject.asgi:application`."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
+
+application = get_asgi_application()
