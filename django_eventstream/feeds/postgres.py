@@ -1,0 +1,121 @@
+"""News of the log by PostgreSQL's LISTEN and NOTIFY."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import psycopg
+from django.db import connections, router
+from psycopg.pq import PGnotify
+from psycopg.pq.abc import PGconn
+
+from django_eventstream.feeds.base import Listener
+from django_eventstream.feeds.broker import BrokerFeed
+from django_eventstream.models import Event
+from django_eventstream.storage.numbering import NOTIFY_CHANNEL
+
+GATHER_SECONDS = 0.005
+"""News wait for so long: those of a burst become one read of the log, and those of events that
+come by another way as well (sent by this process, or through a channel layer) become none."""
+
+CONNECTION_OPTIONS = {
+    "connect_timeout": 10,
+    # A server that vanishes without a word is noticed within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""Those of the project go first."""
+
+
+class PostgresFeed(BrokerFeed):
+    """Listens on one connection per event loop, without a thread."""
+
+    name = "PostgreSQL"
+
+    async def listen(self, listener: Listener, connected: Callable[[], None]) -> None:
+        """See `BrokerFeed.listen()`."""
+        connection = await _connect_in_thread()
+        try:
+            connected()
+            await _Ear(connection.pgconn, listener).listen()
+        finally:
+            connection.close()
+
+
+class _Ear:
+    """Reads notifications when the socket has some."""
+
+    def __init__(self, pgconn: PGconn, listener: Listener) -> None:
+        self._pgconn = pgconn
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._failure: asyncio.Future[None] = self._loop.create_future()
+        self._news: dict[str, int] = {}
+
+    async def listen(self) -> None:
+        """Return never; raise when the connection fails."""
+        socket = self._pgconn.socket
+        self._loop.add_reader(socket, self._read)
+        try:
+            await self._failure
+        finally:
+            self._loop.remove_reader(socket)
+
+    def _read(self) -> None:
+        try:
+            self._pgconn.consume_input()
+            while (notification := self._pgconn.notifies()) is not None:
+                self._hear(notification)
+        except psycopg.Error as error:
+            if not self._failure.done():
+                self._failure.set_exception(error)
+
+    def _hear(self, notification: PGnotify) -> None:
+        number, _, channel = notification.extra.decode(errors="replace").partition(":")
+        if not (channel and number.isascii() and number.isdecimal()):
+            self._listener.look()
+            return
+        if not self._news:
+            self._loop.call_later(GATHER_SECONDS, self._pass_on)
+        self._news[channel] = max(int(number), self._news.get(channel, 0))
+
+    def _pass_on(self) -> None:
+        news, self._news = self._news, {}
+        for channel, last_id in news.items():
+            self._listener.hint(channel, last_id)
+
+
+async def _connect_in_thread() -> psycopg.Connection:
+    executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-listen")
+    connecting = executor.submit(_connect)
+    executor.shutdown(wait=False)
+    try:
+        return await asyncio.wrap_future(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_close_unwanted)
+        raise
+
+
+def _connect() -> psycopg.Connection:
+    """Open a connection with Django's settings of the log's database, and listen."""
+    wrapper = connections.create_connection(router.db_for_write(Event))
+    options = {**CONNECTION_OPTIONS, **wrapper.settings_dict["OPTIONS"]}
+    # One that is kept for good would be missing in a pool.
+    options.pop("pool", None)
+    wrapper.settings_dict = {**wrapper.settings_dict, "OPTIONS": options}
+    connection: psycopg.Connection = wrapper.get_new_connection(wrapper.get_connection_params())
+    try:
+        connection.autocommit = True
+        connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _close_unwanted(connecting: Future[psycopg.Connection]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
