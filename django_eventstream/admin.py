@@ -135,7 +135,8 @@ class EventAdmin(ReadOnlyAdmin):
     @admin.display(description=_("Created"))
     def sent_at(self, event: Event) -> str:
         """Show the time exactly enough to tell events of one burst apart."""
-        created = timezone.template_localtime(event.created)
+        is_aware = timezone.is_aware(event.created)
+        created = timezone.localtime(event.created) if is_aware else event.created
         return created.isoformat(" ", "milliseconds")[:23]
 
     @admin.display(description=_("Not for the users"), empty_value="–")
