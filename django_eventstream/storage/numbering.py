@@ -7,9 +7,12 @@ event would burn through the 32-bit key of the table on PostgreSQL and MySQL.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.models import Event, EventCounter
@@ -25,14 +28,33 @@ _COLUMNS = "channel, type, data, eid, skip_user_ids, created"
 
 # A counter that is missing although the channel has events (deleted by hand) starts after them.
 _FIRST_VALUE = (
-    f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"  # noqa: S608
+    f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"
     f" SELECT %(name)s, COALESCE(MAX(eid), 0) + %(count)s, %(now)s"
     f" FROM {EVENT_TABLE} WHERE channel = %(name)s"
 )
 _NEXT_VALUE = (
-    f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s"  # noqa: S608
-    " WHERE name = %(name)s"
+    f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s WHERE name = %(name)s"
 )
+
+
+@contextmanager
+def own_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Open a short transaction that sees, once it has a lock, what was committed meanwhile.
+
+    Whatever isolation the project chose: REPEATABLE READ would fail on PostgreSQL, and lock gaps
+    that other senders write to on MySQL.
+    """
+    is_outermost = not connection.in_atomic_block
+    with transaction.atomic(connection.alias):
+        if is_outermost and not _is_read_committed(connection):
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield
+
+
+def can_append_in_one_round_trip(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether `append_in_one_round_trip()` works here."""
+    return connection.vendor == "postgresql" and _is_read_committed(connection)
 
 
 def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int, now: datetime) -> int:
@@ -59,7 +81,7 @@ def append_in_one_round_trip(
     """
     announce = f", pg_notify('{NOTIFY_CHANNEL}', eid || ':' || channel)" if notify else ""
     statement = (
-        f"WITH counter AS ({_NEXT_VALUE} RETURNING value)"  # noqa: S608
+        f"WITH counter AS ({_NEXT_VALUE} RETURNING value)"
         f" INSERT INTO {EVENT_TABLE} ({_COLUMNS})"
         " SELECT %(name)s, %(type)s, %(data)s, value, %(skip)s, %(now)s FROM counter"
         f" RETURNING eid{announce}"
@@ -82,6 +104,14 @@ def notify(connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
     """PostgreSQL: tell every listening process, once the transaction commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, f"{last_id}:{channel}"])
+
+
+def _is_read_committed(connection: BaseDatabaseWrapper) -> bool:
+    if connection.vendor not in ("postgresql", "mysql"):
+        return True
+    connection.ensure_connection()  # before which it has no level
+    level = getattr(connection, "isolation_level", None)
+    return str(getattr(level, "name", level)).lower().replace("_", " ") == "read committed"
 
 
 def _take_by_returning(cursor: Any, parameters: dict[str, Any]) -> int:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
-from itertools import groupby
 
-from django.db import DatabaseError, connections, router, transaction
+from django.db import DatabaseError, ProgrammingError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 from django.db.utils import InterfaceError
 from django.utils import timezone
 
@@ -21,6 +20,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.storage import numbering, trimming
 from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.storage.rows import to_event, to_row
 
 EPOCH_NAME = ""
 """The counter row that has the epoch; no channel has an empty name."""
@@ -33,6 +33,9 @@ numbered it right after the commit."""
 
 BATCH_SIZE = 500
 """Rows of one INSERT or UPDATE."""
+
+NAMES_PER_QUESTION = 10_000
+"""Channels of one SELECT; SQLite takes 32,766 parameters."""
 
 
 class DjangoModelStorage(Storage):
@@ -51,71 +54,65 @@ class DjangoModelStorage(Storage):
     def feed(self) -> str | None:
         """See `Storage.feed`. PostgreSQL notifies, if psycopg 3 is there to listen."""
         is_listening = settings.POSTGRES_NOTIFY and find_spec("psycopg") is not None
-        vendor = self._write_connection().vendor
+        vendor = self._connection.vendor
         return POSTGRES_FEED if vendor == "postgresql" and is_listening else None
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""
-        connection = self._write_connection()
+        connection = self._connection
         now = timezone.now()
-        with _translated_errors():
-            if len(events) == 1 and connection.vendor == "postgresql":
-                row = _to_row(events[0], now)
+        with self._translated_errors():
+            if len(events) == 1 and numbering.can_append_in_one_round_trip(connection):
+                row = to_row(events[0], now)
                 notify = settings.POSTGRES_NOTIFY
                 number = numbering.append_in_one_round_trip(connection, row, notify=notify)
                 if number is not None:
                     return [events[0].with_id(number)]
-            with transaction.atomic(connection.alias):
+            with numbering.own_transaction(connection):
                 return self._append(connection, events, now)
 
     def read(self, channel: str, after: int, limit: int) -> list[Event]:
         """See `Storage.read()`. One statement, one more where nothing is found."""
-        with _translated_errors():
+        with self._translated_errors():
             found = self._read(channel, after, limit)
             if not found and self._last_id(channel) > after:
                 # Numbered between the two questions, or gone: only a third look can tell.
                 found = self._read(channel, after, limit)
                 if not found:
                     raise HistoryGoneError(channel, oldest=self._last_id(channel) + 1)
-        for expected, event in enumerate(found, after + 1):
-            if event.id != expected:
-                raise HistoryGoneError(channel, oldest=event.id or 0)
-        return found
+        if found and found[0].id != after + 1:
+            raise HistoryGoneError(channel, oldest=found[0].id or 0)
+        # Rows that somebody deleted by hand: what is before the hole is good.
+        return [event for expected, event in enumerate(found, after + 1) if event.id == expected]
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:
-        """See `Storage.get_position()`. One statement, however many channels there are."""
-        names = list(channels)
-        counters = models.EventCounter.objects.using(self._read_alias)
-        waiting = models.Event.objects.using(self._read_alias).filter(
-            eid=None, created__lt=timezone.now() - LEFT_BEHIND
-        )
+        """See `Storage.get_position()`. One statement for each 10,000 channels."""
+        names = list(dict.fromkeys(channels))
         ids = dict.fromkeys(names, 0)
-        unnumbered = set()
+        unnumbered: set[str] = set()
         epoch = 0
-        with _translated_errors():
-            for name, value in (
-                counters.filter(name__in=[*names, EPOCH_NAME])
-                .values_list("name", "value")
-                .union(waiting.values_list("channel", "eid"), all=True)
-            ):
-                if value is None:
-                    unnumbered.add(name)
-                elif name == EPOCH_NAME:
-                    epoch = value
-                else:
-                    ids[name] = value
+        with self._translated_errors():
+            for start in range(0, len(names) or 1, NAMES_PER_QUESTION):
+                for name, value in self._positions(names[start : start + NAMES_PER_QUESTION]):
+                    if value is None:
+                        unnumbered.add(name)
+                    elif name == EPOCH_NAME:
+                        epoch = value
+                    else:
+                        ids[name] = value
         return LogPosition(ids, epoch, frozenset(unnumbered))
 
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`."""
-        with _translated_errors():
-            return trimming.delete_oldest(self._write_connection(), channel, before, keep, limit)
+        connection = self._connection
+        with self._translated_errors(), numbering.own_transaction(connection):
+            return trimming.delete_oldest(connection, channel, before, keep, limit)
 
     def is_in_transaction(self) -> bool:
         """See `Storage.is_in_transaction()`."""
-        connection = self._write_connection()
-        is_manual = connection.connection is not None and not connection.autocommit
-        return connection.in_atomic_block or is_manual
+        connection = self._connection
+        with self._translated_errors():
+            return connection.in_atomic_block or not connection.get_autocommit()
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """See `Storage.on_commit()`.
@@ -123,23 +120,23 @@ class DjangoModelStorage(Storage):
         Nobody tells us of a commit made by hand with autocommit off: such events are found by
         the next look at the outbox.
         """
-        connection = self._write_connection()
+        connection = self._connection
         if connection.in_atomic_block:
             connection.on_commit(callback)
 
     def stage(self, events: Sequence[Event]) -> None:
         """See `Storage.stage()`. One statement; rolled back with the caller's transaction."""
         now = timezone.now()
-        with _translated_errors():
-            models.Event.objects.using(self._write_connection().alias).bulk_create(
-                [_to_row(event, now) for event in events], batch_size=BATCH_SIZE
+        with self._translated_errors():
+            models.Event.objects.using(self._connection.alias).bulk_create(
+                [to_row(event, now) for event in events], batch_size=BATCH_SIZE
             )
 
     def number(self, channel: str) -> list[Event]:
         """See `Storage.number()`. One short transaction under the channel's lock."""
-        connection = self._write_connection()
+        connection = self._connection
         now = timezone.now()
-        with _translated_errors(), transaction.atomic(connection.alias):
+        with self._translated_errors(), numbering.own_transaction(connection):
             last = numbering.take_numbers(connection, channel, 0, now)
             rows = list(
                 models.Event.objects.using(connection.alias)
@@ -155,7 +152,7 @@ class DjangoModelStorage(Storage):
             )
             numbering.take_numbers(connection, channel, len(rows), now)
             self._notify(connection, channel, last + len(rows))
-        return [_to_event(row) for row in rows]
+        return [to_event(row) for row in rows]
 
     def begin_epoch(self) -> int:
         """Start a new life of the log, after its database was restored from a backup.
@@ -163,9 +160,9 @@ class DjangoModelStorage(Storage):
         Every cursor handed out before is answered with `stream-reset`. The number is the time
         in seconds, so that two restores of one backup do not give the same.
         """
-        alias = self._write_connection().alias
+        alias = self._connection.alias
         now = int(timezone.now().timestamp())
-        with _translated_errors(), transaction.atomic(alias):
+        with self._translated_errors(), transaction.atomic(alias):
             row, _ = models.EventCounter.objects.using(alias).get_or_create(name=EPOCH_NAME)
             row.value = max(now, row.value + 1)
             row.save(using=alias)
@@ -174,21 +171,18 @@ class DjangoModelStorage(Storage):
     def _append(
         self, connection: BaseDatabaseWrapper, events: Sequence[Event], now: datetime
     ) -> list[Event]:
-        counts = {
-            channel: len(list(group))
-            for channel, group in groupby(sorted(event.channel for event in events))
-        }
+        counts = Counter(event.channel for event in events)
         # Locks are taken in the order of names, so that two senders cannot wait for each other.
         next_ids = {
             channel: numbering.take_numbers(connection, channel, count, now) - count + 1
-            for channel, count in counts.items()
+            for channel, count in sorted(counts.items())
         }
         numbered = []
         for event in events:
             numbered.append(event.with_id(next_ids[event.channel]))
             next_ids[event.channel] += 1
         models.Event.objects.using(connection.alias).bulk_create(
-            [_to_row(event, now) for event in numbered], batch_size=BATCH_SIZE
+            [to_row(event, now) for event in numbered], batch_size=BATCH_SIZE
         )
         for channel in counts:
             self._notify(connection, channel, next_ids[channel] - 1)
@@ -199,47 +193,49 @@ class DjangoModelStorage(Storage):
             numbering.notify(connection, channel, last_id)
 
     def _read(self, channel: str, after: int, limit: int) -> list[Event]:
-        rows = self._events(self._read_alias).filter(channel=channel, eid__gt=after)
-        return [_to_event(row) for row in rows.order_by("eid")[:limit]]
+        # The predecessor kept an empty row with the id 0 in each channel; it is no event.
+        rows = models.Event.objects.using(self._alias).filter(
+            channel=channel, eid__gt=max(after, 0)
+        )
+        return [to_event(row) for row in rows.order_by("eid")[:limit]]
 
     def _last_id(self, channel: str) -> int:
-        counters = models.EventCounter.objects.using(self._read_alias).filter(name=channel)
+        counters = models.EventCounter.objects.using(self._alias).filter(name=channel)
         return counters.aggregate(last=Max("value"))["last"] or 0
 
-    def _events(self, alias: str) -> QuerySet[models.Event]:
-        # The predecessor kept an empty row with the id 0 in each channel; it is no event.
-        return models.Event.objects.using(alias).filter(eid__gt=0)
+    def _positions(self, names: list[str]) -> Iterable[tuple[str, int | None]]:
+        """Last id by channel, the epoch, and None by channel with an event left behind."""
+        counters = models.EventCounter.objects.using(self._alias)
+        left_behind = models.Event.objects.using(self._alias).filter(
+            eid=None, created__lt=timezone.now() - LEFT_BEHIND
+        )
+        return (
+            counters.filter(name__in=[*names, EPOCH_NAME])
+            .values_list("name", "value")
+            .union(left_behind.values_list("channel", "eid"))
+        )
 
     @property
-    def _read_alias(self) -> str:
+    def _alias(self) -> str:
+        # Reads come from where is written: a replica may be behind the hints.
         return self._using or router.db_for_write(models.Event)
 
-    def _write_connection(self) -> BaseDatabaseWrapper:
-        return connections[self._using or router.db_for_write(models.Event)]
+    @property
+    def _connection(self) -> BaseDatabaseWrapper:
+        return connections[self._alias]
 
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (DatabaseError, InterfaceError) as error:
+            self._let_go_of_broken_connection()
+            is_unmigrated = isinstance(error, ProgrammingError) or "no such" in str(error)
+            hint = ' (was "migrate" run?)' if is_unmigrated else ""
+            raise StorageUnavailableError(f"the event log cannot be used: {error}{hint}") from error
 
-def _to_row(event: Event, now: datetime) -> models.Event:
-    return models.Event(
-        channel=event.channel,
-        type=event.type,
-        data=json.dumps(event.data),
-        eid=event.id,
-        skip_user_ids=json.dumps(sorted(event.skip_user_ids)) if event.skip_user_ids else None,
-        created=now,
-    )
-
-
-def _to_event(row: models.Event) -> Event:
-    data = json.loads(row.data)
-    skip_user_ids = frozenset(json.loads(row.skip_user_ids)) if row.skip_user_ids else frozenset()
-    # A storage of the predecessor could be handed any JSON; ours is always text.
-    text = data if isinstance(data, str) else row.data
-    return Event(row.channel, row.type, text, row.eid, skip_user_ids)
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except (DatabaseError, InterfaceError) as error:
-        raise StorageUnavailableError(f"the event log cannot be reached: {error}") from error
+    def _let_go_of_broken_connection(self) -> None:
+        """Let the next use connect again: outside of requests Django does not look after it."""
+        connection = self._connection
+        if connection.connection is not None and connection.autocommit:
+            connection.close_if_unusable_or_obsolete()

@@ -21,10 +21,10 @@ DELETE FROM {EVENT_TABLE} WHERE channel = %(channel)s AND eid BETWEEN 1 AND (
       ORDER BY eid LIMIT {{limit}}
     ) AS oldest
   ) AS batch
-)"""  # noqa: S608
+)"""
 
 _TOO_OLD = "created < %(before)s"
-_TOO_MANY = f"eid <= (SELECT value FROM {COUNTER_TABLE} WHERE name = %(channel)s) - %(keep)s"  # noqa: S608
+_TOO_MANY = f"eid <= (SELECT value FROM {COUNTER_TABLE} WHERE name = %(channel)s) - %(keep)s"
 
 
 def delete_oldest(

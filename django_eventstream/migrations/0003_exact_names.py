@@ -1,0 +1,74 @@
+"""On MySQL and MariaDB channel names become case-sensitive, as they are everywhere else.
+
+Else whoever may read `room` would read `ROOM`. No channel has an empty name any more: that
+counter is the log's own.
+"""
+
+from django.db import migrations, models
+
+
+def compare_names_exactly(apps, schema_editor):
+    connection = schema_editor.connection
+    event, counter = _models(apps)
+    if connection.vendor == "mysql":
+        collation = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
+        _alter_names(apps, schema_editor, "utf8mb4", collation)
+        _split_counters(apps, connection.alias)
+    counter.objects.using(connection.alias).filter(name="").delete()
+    event.objects.using(connection.alias).filter(channel="").delete()
+
+
+def compare_names_as_before(apps, schema_editor):
+    connection = schema_editor.connection
+    if connection.vendor != "mysql":
+        return
+    _, counter = _models(apps)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@character_set_database, @@collation_database")
+        charset, collation = cursor.fetchone()
+        cursor.execute(
+            f"SELECT COUNT(*) - COUNT(DISTINCT CONVERT(name USING {charset}) COLLATE {collation})"
+            f" FROM {counter._meta.db_table}"
+        )
+        [[alike]] = cursor.fetchall()
+    if alike:
+        raise RuntimeError(
+            f"{alike} channels have names that {collation} takes for those of other channels: "
+            "delete their events and counters before you go back"
+        )
+    _alter_names(apps, schema_editor, charset, collation)
+
+
+def _alter_names(apps, schema_editor, charset, collation):
+    event, counter = (model._meta.db_table for model in _models(apps))
+    for table, column in ((event, "channel"), (event, "type"), (counter, "name")):
+        schema_editor.execute(
+            f"ALTER TABLE {table} MODIFY {column} varchar(255)"
+            f" CHARACTER SET {charset} COLLATE {collation} NOT NULL"
+        )
+
+
+def _split_counters(apps, alias):
+    """Give channels that shared a counter, because their names compared equal, one of their own."""
+    event, counter = _models(apps)
+    known = set(counter.objects.using(alias).values_list("name", flat=True))
+    last_ids = event.objects.using(alias).values_list("channel").annotate(models.Max("eid"))
+    for channel, last_id in last_ids.order_by():
+        if channel not in known:
+            counter.objects.using(alias).create(name=channel, value=last_id or 0)
+
+
+def _models(apps):
+    return (
+        apps.get_model("django_eventstream", "Event"),
+        apps.get_model("django_eventstream", "EventCounter"),
+    )
+
+
+class Migration(migrations.Migration):
+    dependencies = [("django_eventstream", "0002_outbox")]
+
+    operations = [
+        # Not atomic: MySQL commits before each ALTER TABLE.
+        migrations.RunPython(compare_names_exactly, compare_names_as_before, atomic=False),
+    ]

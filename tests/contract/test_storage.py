@@ -1,0 +1,427 @@
+"""The log keeps the contract of `Storage`, on each database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection as default_connection
+from django.db import connections, transaction
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
+from django.utils import timezone
+
+from django_eventstream import models
+from django_eventstream.events import Event
+from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.storage import DjangoModelStorage
+from django_eventstream.storage.orm import EPOCH_NAME
+from tests.services.databases import Database
+from tests.services.deadline import wait_until
+
+
+@pytest.fixture
+def log(database: Database) -> DjangoModelStorage:
+    return DjangoModelStorage(using=database.alias)
+
+
+def events_of(channel: str, *texts: str) -> list[Event]:
+    return [Event(channel, "message", text) for text in texts]
+
+
+def read_all(log: DjangoModelStorage, channel: str, after: int = 0) -> list[tuple[int, str]]:
+    return [(event.id, event.data) for event in log.read(channel, after, 100_000)]
+
+
+def last_ids(log: DjangoModelStorage, *channels: str) -> dict[str, int]:
+    return dict(log.get_position(channels).ids)
+
+
+def age(log: DjangoModelStorage, channel: str, up_to: int, **ago: float) -> None:
+    """Makes the events up to an id as old as that."""
+    rows = models.Event.objects.using(log._alias).filter(channel=channel, eid__lte=up_to)
+    rows.update(created=timezone.now() - timedelta(**ago))
+
+
+# Sending
+
+
+def test_ids_of_a_channel_are_one_two_three(log):
+    for text in "abc":
+        [event] = log.append(events_of("news", text))
+        assert (event.channel, event.type, event.data) == ("news", "message", text)
+    assert read_all(log, "news") == [(1, "a"), (2, "b"), (3, "c")]
+    assert last_ids(log, "news") == {"news": 3}
+
+
+def test_many_events_of_several_channels_keep_their_order_and_are_numbered_by_channel(log):
+    events = [Event(f"channel {n % 3}", "t", str(n)) for n in range(1_000)]
+    numbered = log.append(events)
+    assert [event.data for event in numbered] == [str(n) for n in range(1_000)]
+    assert [event.id for event in numbered] == [n // 3 + 1 for n in range(1_000)]
+    for channel in range(3):
+        expected = [(i, str(n)) for i, n in enumerate(range(channel, 1_000, 3), 1)]
+        assert read_all(log, f"channel {channel}") == expected
+
+
+def test_ten_thousand_events_are_read_in_pages(log):
+    log.append(events_of("long", *map(str, range(10_000))))
+    position, seen = 0, []
+    while page := log.read("long", position, 700):
+        seen += page
+        position = page[-1].id
+    assert [(event.id, event.data) for event in seen] == [(n + 1, str(n)) for n in range(10_000)]
+
+
+def test_every_text_comes_back_as_it_was(log):
+    texts = [
+        "",
+        "\x00",
+        "\r\n",
+        "💥",
+        "\u2028\u2029\ufeff",
+        '"quoted"',
+        "[1]",
+        "null",
+        "a" * 300_000,
+    ]
+    log.append([Event("texts", "typ ä💥", text) for text in texts])
+    found = log.read("texts", 0, 100)
+    assert [event.data for event in found] == texts
+    assert {event.type for event in found} == {"typ ä💥"}
+
+
+@pytest.mark.parametrize("channel", ["💥", "user:5", "a,b", "%", "x" * 255, "ä" * 255, "💥" * 255])
+def test_every_channel_name_is_possible(log, channel):
+    log.append(events_of(channel, "1"))
+    with transaction.atomic(log._alias):
+        log.stage(events_of(channel, "2"))
+    log.number(channel)
+    assert read_all(log, channel) == [(1, "1"), (2, "2")]
+    assert last_ids(log, channel) == {channel: 2}
+
+
+def test_names_that_are_only_alike_are_different_channels(log):
+    """MariaDB compared them without case and trailing spaces: readers of `room` had read `ROOM`."""
+    alike = ["room", "ROOM", "room ", "roóm", "rooｍ"]
+    for channel in alike:
+        log.append(events_of(channel, channel))
+    assert {channel: read_all(log, channel) for channel in alike} == {
+        channel: [(1, channel)] for channel in alike
+    }
+    assert last_ids(log, *alike, "Room") == {**dict.fromkeys(alike, 1), "Room": 0}
+
+
+def test_who_skips_an_event_is_kept_with_it(log):
+    log.append([Event("a", "t", "1", skip_user_ids=frozenset({"7", "ü"})), Event("a", "t", "2")])
+    assert [event.skip_user_ids for event in log.read("a", 0, 9)] == [{"7", "ü"}, frozenset()]
+
+
+def test_an_append_that_fails_stores_nothing_and_takes_no_ids(log):
+    log.append(events_of("a", "1"))
+    taken = models.Event.objects.using(log._alias).create(channel="b", type="t", data="", eid=2)
+    models.EventCounter.objects.using(log._alias).create(name="b", value=0)
+    with pytest.raises(StorageUnavailableError):
+        log.append(events_of("a", "2") + events_of("b", "1", "2"))
+    assert last_ids(log, "a", "b") == {"a": 1, "b": 0}
+    taken.delete()
+    assert [event.id for event in log.append(events_of("a", "2") + events_of("b", "1"))] == [2, 1]
+
+
+# Staging
+
+
+def test_a_staged_event_is_not_there_until_it_is_numbered(log):
+    with transaction.atomic(log._alias):
+        log.stage(events_of("a", "1", "2"))
+    assert read_all(log, "a") == []
+    assert last_ids(log, "a") == {"a": 0}
+    numbered = log.number("a")
+    assert [(event.id, event.data) for event in numbered] == [(1, "1"), (2, "2")]
+    assert read_all(log, "a") == [(1, "1"), (2, "2")]
+    assert log.number("a") == []
+
+
+def test_numbering_takes_what_every_transaction_left_of_that_channel_only(log):
+    for text in "xy":
+        with transaction.atomic(log._alias):
+            log.stage([*events_of("a", text), *events_of("b", text)])
+    log.append(events_of("a", "sent meanwhile"))
+    assert [event.id for event in log.number("a")] == [2, 3]
+    assert read_all(log, "a") == [(1, "sent meanwhile"), (2, "x"), (3, "y")]
+    assert read_all(log, "b") == []
+
+
+def test_staged_events_that_are_rolled_back_take_no_id(log):
+    with pytest.raises(ZeroDivisionError), transaction.atomic(log._alias):
+        log.stage(events_of("a", "never"))
+        raise ZeroDivisionError
+    assert log.number("a") == []
+    log.append(events_of("a", "first"))
+    assert read_all(log, "a") == [(1, "first")]
+
+
+def test_thousands_of_staged_events_are_numbered_in_their_order(log):
+    with transaction.atomic(log._alias):
+        log.stage(events_of("a", *map(str, range(3_000))))
+    assert len(log.number("a")) == 3_000
+    assert read_all(log, "a") == [(n + 1, str(n)) for n in range(3_000)]
+
+
+def test_a_channel_with_events_left_behind_is_found_after_a_second(log):
+    with transaction.atomic(log._alias):
+        log.stage([*events_of("a", "1", "2"), *events_of("b", "1")])
+    assert log.get_position([]).unnumbered == frozenset()
+    models.Event.objects.using(log._alias).update(created=timezone.now() - timedelta(seconds=2))
+    assert log.get_position([]).unnumbered == {"a", "b"}
+    log.number("a")
+    assert log.get_position(["a"]).unnumbered == {"b"}
+
+
+def test_an_event_left_behind_is_found_without_anyone_changing_clocks(log):
+    with transaction.atomic(log._alias):
+        log.stage(events_of("a", "1"))
+    wait_until(lambda: log.get_position([]).unnumbered == {"a"})
+
+
+# Reading
+
+
+def test_reading_goes_on_after_an_id_up_to_the_limit(log):
+    log.append(events_of("a", *"12345"))
+    assert [event.id for event in log.read("a", 2, 2)] == [3, 4]
+    assert log.read("a", 5, 100) == []
+    assert log.read("a", 99, 100) == []
+    assert log.read("unknown", 0, 100) == []
+
+
+def test_a_quiet_channel_whose_events_are_all_gone_resumes_who_is_up_to_date(log):
+    log.append(events_of("a", *"123"))
+    assert log.trim("a", timezone.now() + timedelta(hours=1), None, 10) == 3
+    assert log.read("a", 3, 10) == []
+    assert last_ids(log, "a") == {"a": 3}
+    with pytest.raises(HistoryGoneError) as raised:
+        log.read("a", 2, 10)
+    assert raised.value.oldest == 4
+
+
+@pytest.mark.parametrize(("after", "expected"), [(3, [4, 5]), (4, [5]), (5, [])])
+def test_a_position_not_older_than_the_oldest_kept_id_minus_one_resumes(log, after, expected):
+    log.append(events_of("a", *"12345"))
+    log.trim("a", None, 2, 10)
+    assert [event.id for event in log.read("a", after, 10)] == expected
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_an_older_position_is_told_what_is_still_kept(log, after):
+    log.append(events_of("a", *"12345"))
+    log.trim("a", None, 2, 10)
+    with pytest.raises(HistoryGoneError, match="keeps no events before 4") as raised:
+        log.read("a", after, 10)
+    assert (raised.value.channel, raised.value.oldest) == ("a", 4)
+
+
+def test_events_before_a_hole_are_delivered_and_the_hole_is_told(log):
+    """Somebody deleted rows by hand; a read that only met the hole had withheld good events."""
+    log.append(events_of("a", *"12345"))
+    models.Event.objects.using(log._alias).filter(channel="a", eid=3).delete()
+    assert [event.id for event in log.read("a", 0, 10)] == [1, 2]
+    with pytest.raises(HistoryGoneError) as raised:
+        log.read("a", 2, 10)
+    assert raised.value.oldest == 4
+
+
+def test_the_position_of_many_channels_is_one_answer(log):
+    log.append([Event(f"c{n}", "t", "x") for n in range(500) for _ in range(n % 3)])
+    names = [f"c{n}" for n in range(12_000)]
+    position = log.get_position(names)
+    assert position.ids == {f"c{n}": n % 3 if n < 500 else 0 for n in range(12_000)}
+    assert position.epoch == 0
+    assert position.unnumbered == frozenset()
+
+
+def test_a_position_asked_for_a_name_twice_has_it_once(log):
+    assert log.get_position(["a", "a"]).ids == {"a": 0}
+    assert log.get_position(iter(())).ids == {}
+
+
+# Trimming
+
+
+def test_trimming_by_age_removes_the_oldest_run(log):
+    log.append(events_of("a", *"12345") + events_of("b", *"12345"))
+    age(log, "a", up_to=3, hours=2)
+    assert log.trim("a", timezone.now() - timedelta(hours=1), None, 100) == 3
+    assert [id for id, _ in read_all(log, "a", after=3)] == [4, 5]
+    assert [id for id, _ in read_all(log, "b")] == [1, 2, 3, 4, 5]
+
+
+def test_trimming_by_count_keeps_the_last(log):
+    log.append(events_of("a", *"12345"))
+    assert log.trim("a", None, 2, 100) == 3
+    assert read_all(log, "a", after=3) == [(4, "4"), (5, "5")]
+    assert log.trim("a", None, 0, 100) == 2
+    assert last_ids(log, "a") == {"a": 5}
+
+
+def test_what_either_age_or_count_expires_is_removed(log):
+    log.append(events_of("a", *"12345"))
+    age(log, "a", up_to=1, hours=2)
+    assert log.trim("a", timezone.now() - timedelta(hours=1), 2, 100) == 3
+    age(log, "a", up_to=5, hours=2)
+    assert log.trim("a", timezone.now() - timedelta(hours=1), 2, 100) == 2
+
+
+def test_trimming_goes_in_batches(log):
+    log.append(events_of("a", *map(str, range(25))))
+    assert [log.trim("a", None, 5, 10) for _ in range(3)] == [10, 10, 0]
+    assert [id for id, _ in read_all(log, "a", after=20)] == [21, 22, 23, 24, 25]
+
+
+def test_trimming_never_makes_a_hole(log):
+    """An event of a long transaction is older than those numbered before it."""
+    log.append(events_of("a", *"12345"))
+    age(log, "a", up_to=5, hours=2)
+    rows = models.Event.objects.using(log._alias)
+    rows.filter(channel="a", eid=3).update(created=timezone.now())
+    assert log.trim("a", timezone.now() - timedelta(hours=1), None, 100) == 2
+    assert [id for id, _ in read_all(log, "a", after=2)] == [3, 4, 5]
+
+
+def test_trimming_without_a_limit_or_an_event_removes_nothing(log):
+    log.append(events_of("a", *"12"))
+    assert log.trim("a", None, None, 100) == 0
+    assert log.trim("a", None, 2, 100) == 0
+    assert log.trim("unknown", timezone.now(), 1, 100) == 0
+
+
+def test_trimming_leaves_staged_events_alone(log):
+    with transaction.atomic(log._alias):
+        log.stage(events_of("a", "1"))
+    assert log.trim("a", timezone.now() + timedelta(hours=1), 0, 100) == 0
+    assert [event.id for event in log.number("a")] == [1]
+
+
+def test_an_id_is_not_used_again_after_everything_was_trimmed(log):
+    log.append(events_of("a", "1"))
+    log.trim("a", None, 0, 10)
+    assert [event.id for event in log.append(events_of("a", "2"))] == [2]
+
+
+def test_a_counter_deleted_by_hand_goes_on_after_the_events_that_are_there(log):
+    log.append(events_of("a", *"123"))
+    models.EventCounter.objects.using(log._alias).filter(name="a").delete()
+    assert [event.id for event in log.append(events_of("a", *"45"))] == [4, 5]
+    models.EventCounter.objects.using(log._alias).filter(name="a").delete()
+    with transaction.atomic(log._alias):
+        log.stage(events_of("a", "6"))
+    assert [event.id for event in log.number("a")] == [6]
+
+
+# Epochs
+
+
+def test_the_first_epoch_is_zero_and_each_later_one_is_higher(log):
+    log.append(events_of("a", "1"))
+    assert log.get_position(["a"]).epoch == 0
+    first = log.begin_epoch()
+    assert log.get_position(["a"]).epoch == first
+    assert log.begin_epoch() > first
+    assert last_ids(log, "a") == {"a": 1}
+
+
+def test_two_restores_of_one_backup_begin_different_epochs(log):
+    earlier = int(timezone.now().timestamp()) - 1
+    assert log.begin_epoch() > earlier
+
+
+def test_the_row_of_the_epoch_is_no_channel(log):
+    log.begin_epoch()
+    assert last_ids(log, "a") == {"a": 0}
+
+
+# What the predecessor left
+
+
+def test_rows_of_the_predecessor_are_read_right(log):
+    """It encoded twice what `json_encode=True` sent, and kept an empty row with the id 0."""
+    rows = models.Event.objects.using(log._alias)
+    rows.create(channel="a", type="", data="", eid=0)
+    rows.create(channel="a", type="message", data='"{\\"text\\": \\"hello\\"}"', eid=1)
+    rows.create(channel="a", type="message", data='"plain"', eid=2)
+    rows.create(channel="a", type="message", data='{"not": "text"}', eid=3)
+    models.EventCounter.objects.using(log._alias).create(name="a", value=3)
+    assert read_all(log, "a") == [(1, '{"text": "hello"}'), (2, "plain"), (3, '{"not": "text"}')]
+    assert [event.id for event in log.append(events_of("a", "4"))] == [4]
+    assert log.trim("a", timezone.now() + timedelta(hours=1), None, 100) == 4
+    assert log.get_position(["a"]).unnumbered == frozenset()
+
+
+def test_a_row_saved_by_hand_is_an_event_like_any_other(log):
+    models.Event.objects.using(log._alias).create(channel="a", type="message", data='"by hand"')
+    wait_until(lambda: log.get_position([]).unnumbered == {"a"})
+    assert [(event.id, event.data) for event in log.number("a")] == [(1, "by hand")]
+
+
+# Isolation
+
+
+@pytest.fixture(params=["repeatable read", "serializable"])
+def strict_log(request, database):
+    """A project may have chosen another isolation for all its transactions."""
+    connection = connections[database.alias]
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has one isolation")
+    options = connection.settings_dict["OPTIONS"]
+    if connection.vendor == "postgresql":
+        level = IsolationLevel[request.param.upper().replace(" ", "_")]
+    else:
+        level = request.param
+    connection.close()
+    options["isolation_level"] = level
+    yield DjangoModelStorage(using=database.alias)
+    connection.close()
+    del options["isolation_level"]
+
+
+def test_the_log_works_under_any_isolation(strict_log):
+    log = strict_log
+    log.append(events_of("a", "1"))
+    log.append(events_of("a", "2") + events_of("b", "1"))
+    with transaction.atomic(log._alias):
+        log.stage(events_of("a", "3"))
+    log.number("a")
+    assert read_all(log, "a") == [(1, "1"), (2, "2"), (3, "3")]
+    assert log.trim("a", None, 1, 10) == 2
+
+
+# Errors
+
+
+def test_a_log_inside_a_transaction_of_the_caller_says_so(log):
+    assert not log.is_in_transaction()
+    with transaction.atomic(log._alias):
+        assert log.is_in_transaction()
+
+
+def test_a_log_without_autocommit_counts_as_in_a_transaction(log):
+    transaction.set_autocommit(False, using=log._alias)
+    try:
+        assert log.is_in_transaction()
+        log.stage(events_of("a", "1"))
+        transaction.rollback(using=log._alias)
+        assert log.number("a") == []
+        log.stage(events_of("a", "2"))
+        transaction.commit(using=log._alias)
+    finally:
+        transaction.set_autocommit(True, using=log._alias)
+    assert [(event.id, event.data) for event in log.number("a")] == [(1, "2")]
+
+
+def test_the_default_database_is_the_one_that_routers_choose(default_database):
+    DjangoModelStorage().append(events_of("a", "1"))
+    assert models.Event.objects.using(default_database.alias).count() == 1
+    assert default_connection.vendor == default_database.vendor
+
+
+def test_the_epoch_has_a_name_that_no_channel_can_have():
+    assert EPOCH_NAME == ""
