@@ -18,4 +18,5 @@ class DjangoEventstreamConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        import_module("django_eventstream.checks")
+        import_module("django_eventstream.checks.configuration")
+        import_module("django_eventstream.checks.database")

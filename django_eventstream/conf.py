@@ -69,3 +69,13 @@ class Settings:
 
 
 settings = Settings()
+
+
+def given_names() -> list[str]:
+    """Return the names of all settings with our prefix that the project has, known or not."""
+    return [name for name in dir(django_settings) if name.startswith(PREFIX)]
+
+
+def other_setting(name: str) -> Any:
+    """Return a setting of Django or of another package; None where the project has none."""
+    return getattr(django_settings, name, None)

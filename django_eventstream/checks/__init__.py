@@ -1,0 +1,1 @@
+"""System checks; `docs/reference/checks.md` explains each id. `AppConfig.ready` loads them."""

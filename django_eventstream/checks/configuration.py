@@ -1,0 +1,206 @@
+"""Checks of the `EVENTSTREAM_` settings, and of the server. They ask nobody."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.checks import CheckMessage, register
+from django.utils.module_loading import import_string
+
+from django_eventstream.backends import has_grip_proxies
+from django_eventstream.channelmanager import ChannelManagerBase
+from django_eventstream.checks.messages import TAG, error, warning, wrong_value
+from django_eventstream.conf import PREFIX, Settings, given_names, other_setting, settings
+from django_eventstream.storage.base import Storage
+
+NUMBERS = {
+    "CHANNEL_LIMIT": (int, False),
+    "RETENTION_SECONDS": (float, True),
+    "RETENTION_COUNT": (int, True),
+    "KEEP_ALIVE_SECONDS": (float, False),
+    "POLL_SECONDS": (float, False),
+    "WINDOW_BYTES": (int, False),
+    "BACKLOG_BYTES": (int, False),
+    "RECOVERY_SECONDS": (int, False),
+    "PUBLISH_TIMEOUT": (float, False),
+}
+"""Setting → whether it is whole, and whether it may be None."""
+
+SWITCHES = ("POSTGRES_NOTIFY", "ALLOW_CREDENTIALS")
+
+NOT_YET = {
+    "REDIS": "Processes hear of each other's events through the database, or a channel layer.",
+    "STORAGE_CONNECTION": "Events are stored in the project's database.",
+}
+"""Settings of django-eventstream 5.3.4 that nothing reads in this release, and what is instead."""
+
+
+@register(TAG)
+def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
+    """W001, W002: a name that nobody reads."""
+    known = [name for name in vars(Settings) if name.isupper()]
+    for given in given_names():
+        name = given.removeprefix(PREFIX)
+        if name in NOT_YET:
+            text = f"{given} is not used by this release."
+            yield warning("eventstream.W002", text, NOT_YET[name])
+        elif name not in known:
+            close = get_close_matches(name, known, 1, 0.6)
+            text = f"{given} is not a setting of django_eventstream."
+            hint = f"Did you mean {PREFIX}{close[0]}?" if close else "See the settings reference."
+            yield warning("eventstream.W001", text, hint)
+
+
+@register(TAG)
+def check_numbers(**kwargs: Any) -> Iterator[CheckMessage]:
+    """E003: something else than a positive number."""
+    for name, (kind, may_be_none) in NUMBERS.items():
+        value = getattr(settings, name)
+        if value is None and may_be_none:
+            continue
+        if not _is_positive(value, kind):
+            wanted = "a whole number above 0" if kind is int else "a number above 0"
+            wanted += " or None" if may_be_none else ""
+            yield wrong_value("eventstream.E003", name, f"must be {wanted}", value)
+
+
+@register(TAG)
+def check_switches(**kwargs: Any) -> Iterator[CheckMessage]:
+    """E004: something else than True or False."""
+    for name in SWITCHES:
+        value = getattr(settings, name)
+        if not isinstance(value, bool):
+            yield wrong_value("eventstream.E004", name, "must be True or False", value)
+
+
+@register(TAG)
+def check_classes(**kwargs: Any) -> Iterator[CheckMessage]:
+    """E005, E006: a class that cannot be used."""
+    if settings.STORAGE_CLASS is not None:
+        yield from _check_class("eventstream.E005", "STORAGE_CLASS", Storage)
+    yield from _check_class("eventstream.E006", "CHANNELMANAGER_CLASS", ChannelManagerBase)
+
+
+@register(TAG)
+def check_origins(**kwargs: Any) -> Iterator[CheckMessage]:
+    """E007, W008, W009, W010: CORS settings that do not do what they seem to."""
+    names = ("ALLOW_ORIGIN", "ALLOW_ORIGINS", "ALLOW_HEADERS")
+    wrong = [name for name in names if not _is_text_or_texts(getattr(settings, name))]
+    for name in wrong:
+        rule = "must be a string, a list of strings, or None"
+        yield wrong_value("eventstream.E007", name, rule, getattr(settings, name))
+    if wrong:
+        return
+    if settings.ALLOW_ORIGIN and settings.ALLOW_ORIGINS:
+        yield warning(
+            "eventstream.W008",
+            f"{PREFIX}ALLOW_ORIGINS is ignored, because {PREFIX}ALLOW_ORIGIN is set as well.",
+            "Keep one of the two.",
+        )
+    origins = _as_list(settings.ALLOW_ORIGIN or settings.ALLOW_ORIGINS)
+    for origin in origins:
+        if not _is_origin(origin):
+            yield warning(
+                "eventstream.W009",
+                f"{origin!r} is not an origin, so no page has it.",
+                "An origin is scheme://host or scheme://host:port, without a path or slash.",
+            )
+    if "*" in origins and settings.ALLOW_CREDENTIALS:
+        yield warning(
+            "eventstream.W010",
+            "Every site may read the streams of a visitor who is logged in.",
+            f"Name the origins instead of '*', or turn {PREFIX}ALLOW_CREDENTIALS off.",
+        )
+
+
+@register(TAG)
+def check_channel_layer(**kwargs: Any) -> Iterator[CheckMessage]:
+    """E011, W012, E013: a channel layer that will not be there."""
+    name = settings.CHANNEL_LAYER
+    layers = other_setting("CHANNEL_LAYERS") or {}
+    if name is not None and not isinstance(name, str):
+        yield wrong_value("eventstream.E011", "CHANNEL_LAYER", "must be a string or None", name)
+    elif name is not None and name not in layers and f"{PREFIX}CHANNEL_LAYER" in given_names():
+        yield warning(
+            "eventstream.W012",
+            f"{PREFIX}CHANNEL_LAYER is {name!r}, which CHANNEL_LAYERS does not have.",
+            "Add it to CHANNEL_LAYERS, or set it to None if none is wanted.",
+        )
+    elif name in layers and find_spec("channels") is None:
+        yield error(
+            "eventstream.E013",
+            "CHANNEL_LAYERS is set, but the package channels is not installed.",
+            f"Install channels, or set {PREFIX}CHANNEL_LAYER to None.",
+        )
+
+
+@register(TAG)
+def check_server(**kwargs: Any) -> Iterator[CheckMessage]:
+    """W014: streams that nobody will hold."""
+    is_wsgi = other_setting("WSGI_APPLICATION") and not other_setting("ASGI_APPLICATION")
+    if is_wsgi and not has_grip_proxies():
+        yield warning(
+            "eventstream.W014",
+            "Under WSGI, which includes `runserver` as it is set up now, event streams answer 501.",
+            "Run the project under ASGI, and say so with ASGI_APPLICATION (for `runserver`, put "
+            "'daphne' first in INSTALLED_APPS as well); or set GRIP_URL to a proxy.",
+        )
+
+
+def _check_class(check: str, name: str, base: type) -> Iterator[CheckMessage]:
+    path = getattr(settings, name)
+    if not isinstance(path, str):
+        yield wrong_value(check, name, "must be the dotted path of a class", path)
+        return
+    problem = _problem_of_class(path, base)
+    if problem:
+        hint = f"Name a subclass of {base.__module__}.{base.__qualname__}."
+        yield error(check, f"{PREFIX}{name} = {path!r}: {problem}.", hint)
+
+
+def _problem_of_class(path: str, base: type) -> str | None:
+    try:
+        found = import_string(path)
+    except ImportError as problem:
+        return f"it cannot be imported: {problem}"
+    if not inspect.isclass(found) or not issubclass(found, base):
+        return f"it is not a subclass of {base.__qualname__}"
+    if inspect.isabstract(found):
+        return f"it has no {'(), '.join(sorted(_abstract_methods(found)))}()"
+    return None
+
+
+def _abstract_methods(found: type) -> frozenset[str]:
+    return getattr(found, "__abstractmethods__", frozenset())
+
+
+def _is_positive(value: object, kind: type) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+
+
+def _is_text_or_texts(value: object) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(isinstance(item, str) for item in value)
+    return value is None or isinstance(value, str)
+
+
+def _as_list(value: str | Iterable[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _is_origin(text: str) -> bool:
+    if text in ("*", "null"):
+        return True
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.netloc) and text == f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,122 @@
+"""Checks of the database that keeps the log. Only the one with `--database` asks it."""
+
+from __future__ import annotations
+
+import inspect
+import sqlite3
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from django.core.checks import CheckMessage, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
+
+from django_eventstream.checks.messages import TAG, error, warning
+from django_eventstream.conf import PREFIX, settings
+from django_eventstream.models import Event, EventCounter
+from django_eventstream.storage.orm import DjangoModelStorage
+
+OLDEST_SQLITE = (3, 35)
+"""The first with RETURNING."""
+
+VENDORS = ("sqlite", "postgresql", "mysql")
+
+
+@register(TAG)
+def check_database(**kwargs: Any) -> Iterator[CheckMessage]:
+    """E015, E016, W017: a database that cannot keep the log, or not tell of news."""
+    connection = _log_connection()
+    if connection is None:
+        return
+    if connection.vendor not in VENDORS:
+        yield error(
+            "eventstream.E015",
+            f"The event log does not work on {connection.display_name}.",
+            "Route the models of django_eventstream to SQLite, PostgreSQL, MySQL or MariaDB.",
+        )
+    elif connection.vendor == "sqlite" and sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        yield error(
+            "eventstream.E016",
+            f"The event log needs SQLite 3.35 or newer; this is {sqlite3.sqlite_version}.",
+            "Use a newer SQLite, or another database.",
+        )
+    elif (
+        connection.vendor == "postgresql" and settings.POSTGRES_NOTIFY and not find_spec("psycopg")
+    ):
+        yield warning(
+            "eventstream.W017",
+            "Without psycopg 3 nothing can listen to PostgreSQL's notifications: events of other "
+            f"processes arrive {settings.POLL_SECONDS} s late.",
+            f"Install psycopg (version 3), or set {PREFIX}POSTGRES_NOTIFY to False.",
+        )
+
+
+@register(TAG, deploy=True)
+def check_sqlite_options(**kwargs: Any) -> Iterator[CheckMessage]:
+    """W018: a SQLite that fails as soon as two transactions write."""
+    connection = _log_connection()
+    if connection is None or connection.vendor != "sqlite":
+        return
+    options = connection.settings_dict.get("OPTIONS", {})
+    is_immediate = str(options.get("transaction_mode")).upper() == "IMMEDIATE"
+    if not is_immediate or "wal" not in str(options.get("init_command")).lower():
+        yield warning(
+            "eventstream.W018",
+            "With these OPTIONS of SQLite a transaction that reads and then sends an event fails "
+            'with "database is locked" whenever another one does the same.',
+            f'Set DATABASES[{connection.alias!r}]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE", '
+            '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}.',
+        )
+
+
+@register(TAG, Tags.database)
+def check_tables(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W019: tables that are missing or those of the predecessor. Asks the database."""
+    connection = _log_connection()
+    if connection is None or connection.alias not in (databases or ()):
+        return []
+    with connection.cursor() as cursor:
+        tables = connection.introspection.table_names(cursor)
+        if not tables or not router.allow_migrate_model(connection.alias, Event):
+            # A database with nothing in it is just being made.
+            return []
+        missing = {Event._meta.db_table, EventCounter._meta.db_table}.difference(tables)
+        if missing:
+            problem = f"The tables of the event log are missing: {', '.join(sorted(missing))}."
+        elif _has_column(connection, cursor, "skip_user_ids"):
+            return []
+        else:
+            problem = (
+                "The tables of the event log are those of django-eventstream 5.3.4: "
+                "the migration 0002_outbox is missing."
+            )
+    return [warning("eventstream.W019", problem, _migrate_command(connection.alias))]
+
+
+def _hears_notifications() -> bool:
+    return not settings.POSTGRES_NOTIFY or find_spec("psycopg") is not None
+
+
+def _log_connection() -> BaseDatabaseWrapper | None:
+    """Return the connection of the log, unopened; None where the log is not in a database."""
+    path = settings.STORAGE_CLASS
+    try:
+        storage = import_string(path) if isinstance(path, str) else None
+        is_in_database = inspect.isclass(storage) and issubclass(storage, DjangoModelStorage)
+        return connections[router.db_for_write(Event)] if is_in_database else None
+    except (ImportError, ImproperlyConfigured):
+        # Other checks, of ours and of Django, explain these.
+        return None
+
+
+def _has_column(connection: BaseDatabaseWrapper, cursor: Any, name: str) -> bool:
+    description = connection.introspection.get_table_description(cursor, Event._meta.db_table)
+    return any(column.name == name for column in description)
+
+
+def _migrate_command(alias: str) -> str:
+    option = "" if alias == "default" else f" --database {alias}"
+    return f"Run `python manage.py migrate{option}`."

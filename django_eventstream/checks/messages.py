@@ -1,0 +1,26 @@
+"""The messages of checks."""
+
+from __future__ import annotations
+
+from django.core import checks
+
+from django_eventstream.conf import PREFIX
+
+TAG = "eventstream"
+"""`manage.py check --tag eventstream` runs these checks alone."""
+
+
+def error(id: str, text: str, hint: str) -> checks.CheckMessage:  # noqa: A002
+    """Report what cannot work."""
+    return checks.Error(text, hint=hint, id=id)
+
+
+def warning(id: str, text: str, hint: str) -> checks.CheckMessage:  # noqa: A002
+    """Report what works otherwise than it seems."""
+    return checks.Warning(text, hint=hint, id=id)
+
+
+def wrong_value(id: str, name: str, rule: str, value: object) -> checks.CheckMessage:  # noqa: A002
+    """Report a setting of ours that has an impossible value."""
+    text = f"{PREFIX}{name} {rule}, not {value!r}."
+    return error(id, text, "Correct it, or leave it out.")

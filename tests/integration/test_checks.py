@@ -1,0 +1,251 @@
+"""System checks: each finds its mistake, and none cries wolf."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.db import connection, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from django_eventstream import backends
+from django_eventstream.channelmanager import ChannelManagerBase
+from django_eventstream.checks import database as database_checks
+from django_eventstream.checks.messages import TAG
+from django_eventstream.storage.base import Storage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class HalfAStorage(Storage):
+    def append(self, events):
+        return []
+
+
+class WholeManager(ChannelManagerBase):
+    pass
+
+
+class ManagerOfNothing:
+    def can_read_channel(self, user, channel):
+        return True
+
+
+def found(**options) -> dict[str, str]:
+    return {message.id: message.msg for message in run_checks(tags=[TAG], **options)}
+
+
+def found_at(alias: str) -> dict[str, str]:
+    return found(databases=[alias])
+
+
+def test_a_project_without_mistakes_gets_no_message():
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check"),
+    [
+        ("CHANEL_LIMIT", 5, "W001"),
+        ("COLOUR", "red", "W001"),
+        ("REDIS", {"host": "localhost"}, "W002"),
+        ("STORAGE_CONNECTION", {}, "W002"),
+        ("CHANNEL_LIMIT", 0, "E003"),
+        ("CHANNEL_LIMIT", 2.5, "E003"),
+        ("CHANNEL_LIMIT", None, "E003"),
+        ("RETENTION_SECONDS", "60", "E003"),
+        ("RETENTION_SECONDS", -1, "E003"),
+        ("RETENTION_COUNT", 0, "E003"),
+        ("RETENTION_COUNT", 1.0, "E003"),
+        ("KEEP_ALIVE_SECONDS", True, "E003"),
+        ("KEEP_ALIVE_SECONDS", float("nan"), "E003"),
+        ("POLL_SECONDS", float("inf"), "E003"),
+        ("POLL_SECONDS", 0, "E003"),
+        ("WINDOW_BYTES", "1M", "E003"),
+        ("BACKLOG_BYTES", -5, "E003"),
+        ("RECOVERY_SECONDS", 0, "E003"),
+        ("PUBLISH_TIMEOUT", None, "E003"),
+        ("POSTGRES_NOTIFY", "no", "E004"),
+        ("ALLOW_CREDENTIALS", 1, "E004"),
+        ("STORAGE_CLASS", "not.there.Storage", "E005"),
+        ("STORAGE_CLASS", "django_eventstream.storage.RedisStorage", "E005"),
+        ("STORAGE_CLASS", f"{__name__}.HalfAStorage", "E005"),
+        ("STORAGE_CLASS", f"{__name__}.WholeManager", "E005"),
+        ("STORAGE_CLASS", HalfAStorage, "E005"),
+        ("CHANNELMANAGER_CLASS", None, "E006"),
+        ("CHANNELMANAGER_CLASS", "nothing", "E006"),
+        ("CHANNELMANAGER_CLASS", f"{__name__}.ManagerOfNothing", "E006"),
+        ("ALLOW_ORIGIN", 5, "E007"),
+        ("ALLOW_ORIGINS", [5], "E007"),
+        ("ALLOW_HEADERS", {"X-Name": 1}, "E007"),
+        ("ALLOW_ORIGIN", "https://example.com/", "W009"),
+        ("ALLOW_ORIGINS", ["https://good.example", "example.com"], "W009"),
+        ("ALLOW_ORIGINS", ["http://["], "W009"),
+        ("CHANNEL_LAYER", 5, "E011"),
+        ("CHANNEL_LAYER", "other", "W012"),
+        ("CHANNEL_LAYER", "default", "W012"),
+    ],
+)
+def test_a_mistake_in_a_setting_is_found(settings, name, value, check):
+    setattr(settings, f"EVENTSTREAM_{name}", value)
+    assert list(found()) == [f"eventstream.{check}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RETENTION_SECONDS", None),
+        ("RETENTION_SECONDS", 0.5),
+        ("RETENTION_COUNT", None),
+        ("KEEP_ALIVE_SECONDS", 7),
+        ("STORAGE_CLASS", None),
+        ("CHANNELMANAGER_CLASS", f"{__name__}.WholeManager"),
+        ("ALLOW_ORIGIN", "*"),
+        ("ALLOW_ORIGINS", ("https://example.com", "http://localhost:8000")),
+        ("ALLOW_HEADERS", "X-One, X-Two"),
+        ("CHANNEL_LAYER", None),
+    ],
+)
+def test_a_good_setting_gets_no_message(settings, name, value):
+    setattr(settings, f"EVENTSTREAM_{name}", value)
+    assert found() == {}
+
+
+def test_a_misspelt_name_gets_a_proposal(settings):
+    settings.EVENTSTREAM_RETENTION_SECOND = 60
+    [message] = run_checks(tags=[TAG])
+    assert message.hint == "Did you mean EVENTSTREAM_RETENTION_SECONDS?"
+
+
+def test_an_incomplete_storage_is_told_what_it_lacks(settings):
+    settings.EVENTSTREAM_STORAGE_CLASS = f"{__name__}.HalfAStorage"
+    assert "it has no get_position(), read(), trim()" in found()["eventstream.E005"]
+
+
+def test_two_settings_of_origins_are_one_too_many(settings):
+    settings.EVENTSTREAM_ALLOW_ORIGIN = "https://a.example"
+    settings.EVENTSTREAM_ALLOW_ORIGINS = ["https://b.example"]
+    assert list(found()) == ["eventstream.W008"]
+
+
+def test_every_site_with_cookies_is_warned_of(settings):
+    settings.EVENTSTREAM_ALLOW_ORIGIN = "*"
+    settings.EVENTSTREAM_ALLOW_CREDENTIALS = True
+    assert list(found()) == ["eventstream.W010"]
+
+
+def test_a_channel_layer_needs_channels(settings, monkeypatch):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    assert found() == {}
+    monkeypatch.setitem(sys.modules, "channels", None)
+    monkeypatch.setattr(
+        "django_eventstream.checks.configuration.find_spec", lambda name: None, raising=True
+    )
+    assert list(found()) == ["eventstream.E013"]
+
+
+def test_wsgi_alone_is_warned_of(settings):
+    settings.WSGI_APPLICATION = "project.wsgi.application"
+    assert list(found()) == ["eventstream.W014"]
+    settings.ASGI_APPLICATION = "project.asgi.application"
+    assert found() == {}
+    del settings.ASGI_APPLICATION
+    settings.GRIP_URL = "http://localhost:5561/"
+    assert "eventstream.W014" not in found()
+
+
+def test_a_database_without_support_is_an_error(monkeypatch):
+    monkeypatch.setattr(connection, "vendor", "oracle")
+    assert list(found()) == ["eventstream.E015"]
+
+
+def test_an_old_sqlite_is_an_error(monkeypatch):
+    monkeypatch.setattr(database_checks.sqlite3, "sqlite_version_info", (3, 34, 1))
+    assert list(found()) == ["eventstream.E016"]
+
+
+def test_postgresql_without_psycopg_3_is_slower(settings, monkeypatch):
+    monkeypatch.setattr(connection, "vendor", "postgresql")
+    monkeypatch.setattr(database_checks, "find_spec", lambda name: None)
+    assert list(found()) == ["eventstream.W017"]
+    settings.EVENTSTREAM_POSTGRES_NOTIFY = False
+    assert found() == {}
+
+
+def test_sqlite_that_will_lock_is_warned_of_before_a_deployment(monkeypatch):
+    assert found(include_deployment_checks=True) == {}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+    assert found() == {}
+    assert list(found(include_deployment_checks=True)) == ["eventstream.W018"]
+
+
+def test_missing_tables_are_explained_where_the_database_may_be_asked(default_database):
+    assert found_at("default") == {}
+    executor = MigrationExecutor(connections["default"])
+    try:
+        executor.migrate([("django_eventstream", "0001_initial")])
+        assert "0002_outbox is missing" in found_at("default")["eventstream.W019"]
+        executor = MigrationExecutor(connections["default"])
+        executor.migrate([("django_eventstream", None)])
+        assert "tables of the event log are missing" in found_at("default")["eventstream.W019"]
+    finally:
+        call_command("migrate", verbosity=0)
+    assert found_at("default") == {}
+
+
+def test_checks_ask_no_database_unless_told_to(django_assert_num_queries, db):
+    with django_assert_num_queries(0):
+        call_command("check")
+        call_command("check", deploy=True, fail_level="CRITICAL")
+
+
+def test_a_fresh_project_gets_the_warning_about_wsgi_and_nothing_else(tmp_path):
+    environment = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
+
+    def manage(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "DJANGO_SETTINGS_MODULE": "mysite.settings",
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    call_command("startproject", "mysite", str(tmp_path))
+    settings = tmp_path / "mysite" / "settings.py"
+    with settings.open("a") as file:
+        file.write("INSTALLED_APPS.append('django_eventstream')\n")
+    assert manage("check").count("eventstream.") == 1
+    assert "eventstream.W014" in manage("check")
+    assert "eventstream.W019" not in manage("migrate")
+    with settings.open("a") as file:
+        file.write("ASGI_APPLICATION = 'mysite.asgi.application'\n")
+    assert "no issues" in manage("check", "--database", "default")
+    assert "eventstream.W018" in manage("check", "--deploy")
+
+
+def test_a_broken_storage_class_does_not_break_the_other_checks(settings):
+    settings.EVENTSTREAM_STORAGE_CLASS = "not.there"
+    assert list(found(databases=["default"])) == ["eventstream.E005"]
+    backends.get_storage.cache_clear()
+
+
+def test_messages_are_written_for_people(settings):
+    settings.EVENTSTREAM_CHANNEL_LIMIT = "ten"
+    [message] = run_checks(tags=[TAG])
+    assert json.dumps(str(message)) == json.dumps(
+        "?: (eventstream.E003) EVENTSTREAM_CHANNEL_LIMIT must be a whole number above 0, "
+        "not 'ten'.\n\tHINT: Correct it, or leave it out."
+    )
