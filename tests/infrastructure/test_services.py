@@ -14,6 +14,7 @@ from django.db import connection, connections
 from tests.services import reaper
 from tests.services.deadline import wait_until
 from tests.services.mariadb import MariaDB
+from tests.services.missing import program
 from tests.services.ports import free_port, is_listening
 from tests.services.postgres import Postgres
 from tests.services.process import ServerProcess, private_directory, remove_directory
@@ -64,6 +65,15 @@ def test_a_server_that_ends_at_once_is_reported_with_its_log():
     with pytest.raises(RuntimeError, match="(?s)ended with status 1.*no luck"):
         process.wait_ready(lambda: False)
     remove_directory(directory)
+
+
+def test_a_missing_service_skips_the_test_or_fails_it_where_all_must_be_there(monkeypatch):
+    monkeypatch.delenv("EVENTSTREAM_REQUIRE_SERVICES", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install rare-bird"):
+        program("rare-bird", "rare-bird")
+    monkeypatch.setenv("EVENTSTREAM_REQUIRE_SERVICES", "1")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install rare-bird"):
+        program("rare-bird", "rare-bird")
 
 
 def test_services_die_with_the_process_that_started_them():
