@@ -212,11 +212,7 @@ def test_a_fresh_project_gets_the_warning_about_wsgi_and_nothing_else(tmp_path):
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "DJANGO_SETTINGS_MODULE": "mysite.settings",
-            },
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
         )
