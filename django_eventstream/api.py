@@ -11,7 +11,7 @@ from django.utils.asyncio import async_unsafe
 from django_eventstream import control, outbox
 from django_eventstream.backends import get_channel_manager, get_storage, is_reliable
 from django_eventstream.cursors import format_cursor
-from django_eventstream.events import Event, validate, validate_channel
+from django_eventstream.events import Event, validate, validate_channel, validate_user_ids
 from django_eventstream.payloads import encode_payload
 
 SendArgument = Event | tuple[str, str, Any]
@@ -35,7 +35,7 @@ def send_event(
         channel: any text of 1 to 255 characters.
         event_type: what the page listens for; `message` is the default of browsers.
         data: encoded as JSON, the way Django does; with `json_encode=False` a ready string.
-        skip_user_ids: primary keys of users who do not get the event.
+        skip_user_ids: primary keys of users (or the users) who do not get the event.
         async_publish: False waits until each proxy and broker took the event, and raises
             `PublishError` if one did not; the event is stored all the same.
         json_encode: False if `data` is the text to send.
@@ -52,7 +52,7 @@ def send_event(
         channel,
         event_type,
         encode_payload(data) if json_encode else data,
-        skip_user_ids=frozenset(str(user_id) for user_id in skip_user_ids or ()),
+        skip_user_ids=validate_user_ids(() if skip_user_ids is None else skip_user_ids),
     )
     return _send([event], wait=not async_publish)[0]
 
@@ -64,11 +64,7 @@ def send_events(events: Iterable[SendArgument], async_publish: bool = True) -> l
     Takes `Event`s, whose data is ready text, and `(channel, event_type, data)` tuples, whose
     data is encoded as JSON. Their order is kept. See `send_event()`.
     """
-    ready = [
-        event if isinstance(event, Event) else Event(event[0], event[1], encode_payload(event[2]))
-        for event in events
-    ]
-    return _send(ready, wait=not async_publish)
+    return _send([_to_event(argument) for argument in events], wait=not async_publish)
 
 
 def get_current_event_id(channels: Iterable[str]) -> str:
@@ -80,6 +76,8 @@ def get_current_event_id(channels: Iterable[str]) -> str:
     storage = get_storage()
     if storage is None:
         raise ValueError("EVENTSTREAM_STORAGE_CLASS is None: without a log there are no event ids")
+    if isinstance(channels, str):
+        raise TypeError(f"channels must be an iterable of names, such as [{channels!r}], not str")
     names = [validate_channel(channel) for channel in channels]
     position = storage.get_position(names)
     return format_cursor([(name, position.ids[name]) for name in names], position.epoch)
@@ -100,6 +98,17 @@ asend_event = sync_to_async(send_event)
 asend_events = sync_to_async(send_events)
 aget_current_event_id = sync_to_async(get_current_event_id)
 achannel_permission_changed = sync_to_async(channel_permission_changed)
+
+
+def _to_event(argument: object) -> Event:
+    if isinstance(argument, Event):
+        return argument
+    if isinstance(argument, tuple | list) and len(argument) == 3:
+        channel, event_type, data = argument
+        return Event(channel, event_type, encode_payload(data))
+    raise TypeError(
+        f"send_events() takes Events and (channel, event_type, data) tuples, not {argument!r:.100}"
+    )
 
 
 def _send(events: list[Event], *, wait: bool) -> list[Event]:

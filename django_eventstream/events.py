@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 CONTROL_CHANNEL = "__eventstream__"
@@ -35,7 +36,7 @@ class Event:
     """The payload as text, most often JSON."""
 
     id: int | None = None
-    """Its place in the channel's log: 1, 2, 3 …; None while unnumbered or on an unreliable channel."""
+    """Its place in the channel's log: 1, 2, 3 …; None before it has one or where there is none."""
 
     skip_user_ids: frozenset[str] = frozenset()
     """Users, by primary key as text, who do not get this event."""
@@ -77,14 +78,26 @@ def validate_data(data: object) -> str:
     return data
 
 
+def validate_user_ids(user_ids: object) -> frozenset[str]:
+    """Return primary keys as text, from keys or users, or raise TypeError."""
+    if isinstance(user_ids, str | bytes) or not isinstance(user_ids, Iterable):
+        raise TypeError(
+            "skip_user_ids must be an iterable of primary keys, such as [user.pk],"
+            f" not {type(user_ids).__name__}"
+        )
+    return frozenset(str(getattr(user, "pk", user)) for user in user_ids)
+
+
 def validate(event: Event) -> Event:
     """Return `event` fit for sending, or raise TypeError or ValueError."""
-    validate_channel(event.channel)
-    validate_data(event.data)
     if event.id is not None:
         raise ValueError("an event that is sent cannot bring its own id: the log gives it")
-    event_type = validate_type(event.type)
-    return event if event_type == event.type else replace(event, type=event_type)
+    return Event(
+        validate_channel(event.channel),
+        validate_type(event.type),
+        validate_data(event.data),
+        skip_user_ids=validate_user_ids(event.skip_user_ids),
+    )
 
 
 def _validate_text(argument: str, value: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -23,7 +24,26 @@ from django_eventstream.storage.base import Storage
 
 logger = logging.getLogger(__name__)
 
-_thread = threading.local()
+LOOK_SECONDS = 60
+"""How often a process that sends looks for what others left behind. Hubs look at each tick; this
+is for a project that has none."""
+
+
+class _Marks(threading.local):
+    """What this thread knows of its own events."""
+
+    def __init__(self) -> None:
+        self.staged: dict[str, bool] = {}
+        """Channels to number after the commit, and whether somebody waits for the publishing."""
+        self.overdue: set[str] = set()
+        """Channels that could not be numbered: their events come before anything sent now."""
+
+
+class _Look:
+    due = 0.0
+
+
+_marks = _Marks()
 
 
 def send_reliable(events: Sequence[Event], *, wait: bool) -> list[Event]:
@@ -34,17 +54,16 @@ def send_reliable(events: Sequence[Event], *, wait: bool) -> list[Event]:
     or broker was not reached.
     """
     storage = get_storage()
-    assert storage is not None, "only called for channels that are stored"  # noqa: S101
+    assert storage is not None, "only called for channels that are stored"
     if not storage.is_in_transaction():
         return _append(storage, events, wait)
     if not storage.supports_outbox:
-        storage.on_commit(partial(_append, storage, events, wait))
+        storage.on_commit(partial(_append_later, storage, events, wait))
         return list(events)
     storage.stage(events)
-    waiting = _waiting_channels()
-    for channel in {event.channel: None for event in events}:
-        waiting.add(channel)
-        storage.on_commit(partial(_after_commit, channel, wait))
+    for channel in dict.fromkeys(event.channel for event in events):
+        _marks.staged[channel] = wait or _marks.staged.get(channel, False)
+        storage.on_commit(partial(_after_commit, storage, channel))
     return list(events)
 
 
@@ -92,36 +111,53 @@ def publish(events: Sequence[Event], *, wait: bool = False) -> None:
 
 
 def _append(storage: Storage, events: Sequence[Event], wait: bool) -> list[Event]:
+    # This thread may have sent there in a transaction that is committed and not yet numbered:
+    # we are called by an earlier callback of its commit, or numbering failed.
+    for channel in {event.channel for event in events} & (_marks.staged.keys() | _marks.overdue):
+        _number(storage, channel)
     numbered = storage.append(events)
-    publish(numbered, wait=wait)
-    retention.after_send(numbered)
+    _announce(numbered, wait)
     return numbered
 
 
-def _after_commit(channel: str, wait: bool) -> None:
+def _append_later(storage: Storage, events: Sequence[Event], wait: bool) -> None:
+    _append(storage, events, wait)
+
+
+def _after_commit(storage: Storage, channel: str) -> None:
     # The first callback for a channel numbers all that the transaction sent there. A mark that
     # a rolled back savepoint left behind costs one look at an empty outbox, nothing else.
-    waiting = _waiting_channels()
-    if channel not in waiting:
-        return
-    waiting.discard(channel)
-    storage = get_storage()
-    if storage is None:
-        return
+    if channel in _marks.staged:
+        _number(storage, channel)
+
+
+def _number(storage: Storage, channel: str) -> None:
+    wait = _marks.staged.pop(channel, False)
     try:
         numbered = storage.number(channel)
     except StorageUnavailableError:
+        _marks.overdue.add(channel)
         if wait:
             raise
         logger.exception("Events on %r are committed and will be sent by the next relay", channel)
         return
+    _marks.overdue.discard(channel)
     if numbered:
-        publish(numbered, wait=wait)
-        retention.after_send(numbered)
+        _announce(numbered, wait)
 
 
-def _waiting_channels() -> set[str]:
-    waiting: set[str] | None = getattr(_thread, "waiting", None)
-    if waiting is None:
-        waiting = _thread.waiting = set()
-    return waiting
+def _announce(events: Sequence[Event], wait: bool) -> None:
+    publish(events, wait=wait)
+    retention.after_send(events)
+    _look_after_others()
+
+
+def _look_after_others() -> None:
+    now = time.monotonic()
+    if now < _Look.due:
+        return
+    _Look.due = now + LOOK_SECONDS
+    try:
+        relay_left_behind()
+    except StorageUnavailableError:
+        logger.warning("Could not look for events left behind", exc_info=True)

@@ -16,8 +16,8 @@ from datetime import timedelta
 from django.utils import timezone
 
 from django_eventstream.backends import get_channel_manager, get_storage
+from django_eventstream.channelmanager import Retention
 from django_eventstream.events import CONTROL_CHANNEL, Event
-from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.storage.base import Storage
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ PAUSE_SECONDS = 60
 
 CHANNELS_REMEMBERED = 1_000
 """Channels that wait for their turn; those beyond are met when they are sent to again."""
+
+CONTROL_RETENTION = Retention(seconds=3_600, count=None)
+"""What processes tell each other is of no use once every hub has read it."""
 
 
 class Housekeeper:
@@ -77,23 +80,18 @@ def after_send(events: Sequence[Event]) -> None:
     try:
         if trim_batch(storage, channel) == BATCH_SIZE:
             _housekeeper.more_is_waiting(channel)
-    except StorageUnavailableError:
+    except Exception:
+        # The project's own channel manager is asked, too, and this may be its commit.
         logger.warning("Old events of %r could not be removed now", channel, exc_info=True)
 
 
 def trim_batch(storage: Storage, channel: str) -> int:
     """Remove one batch of the channel's expired events; return how many."""
-    if channel == CONTROL_CHANNEL:
-        seconds, count = CONTROL_RETENTION_SECONDS, None
-    else:
-        kept = get_channel_manager().get_retention(channel)
-        seconds, count = kept.seconds, kept.count
+    is_control = channel == CONTROL_CHANNEL
+    kept = CONTROL_RETENTION if is_control else get_channel_manager().get_retention(channel)
+    seconds = kept.seconds
     before = None if seconds is None else timezone.now() - timedelta(seconds=seconds)
-    return storage.trim(channel, before, count, BATCH_SIZE)
-
-
-CONTROL_RETENTION_SECONDS = 3_600
-"""What processes tell each other is of no use once every hub has read it."""
+    return storage.trim(channel, before, kept.count, BATCH_SIZE)
 
 
 def trim(storage: Storage, channel: str) -> Iterator[int]:

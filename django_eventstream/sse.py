@@ -26,10 +26,13 @@ _UNSAFE_IN_FIELD = str.maketrans("", "", "\r\n\x00")
 
 
 def encode_body(event_type: str, data: str) -> bytes:
-    """Encode the `event:` and `data:` lines of an event, without the line that ends it."""
+    """Encode the `event:` and `data:` lines of an event, without the line that ends it.
+
+    Lone surrogates, which UTF-8 cannot carry and sending refuses, become `?`.
+    """
     lines = [f"event: {event_type.translate(_UNSAFE_IN_FIELD)}"]
     lines += [f"data: {line}" for line in _LINE_END.split(data)]
-    return ("\n".join(lines) + "\n").encode()
+    return ("\n".join(lines) + "\n").encode(errors="replace")
 
 
 def encode_id(cursor: str) -> bytes:

@@ -1,12 +1,18 @@
 """The outbox: events may be committed before they are numbered, and know who skips them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
 
 
-def number_waiting_events(apps, schema_editor):
+def number_waiting_events(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Backwards: the old table has no place for an event without an id."""
-    event = apps.get_model("django_eventstream", "Event")
-    counter = apps.get_model("django_eventstream", "EventCounter")
+    event: Any = apps.get_model("django_eventstream", "Event")
+    counter: Any = apps.get_model("django_eventstream", "EventCounter")
     alias = schema_editor.connection.alias
     for row in list(event.objects.using(alias).filter(eid=None).order_by("id")):
         count, _ = counter.objects.using(alias).get_or_create(name=row.channel)

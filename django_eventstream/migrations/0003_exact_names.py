@@ -4,21 +4,28 @@ Else whoever may read `room` would read `ROOM`. No channel has an empty name any
 counter is the log's own.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
 
 
-def compare_names_exactly(apps, schema_editor):
+def compare_names_exactly(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     connection = schema_editor.connection
     event, counter = _models(apps)
     if connection.vendor == "mysql":
-        collation = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
+        is_mariadb = getattr(connection, "mysql_is_mariadb", False)
+        collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
         _alter_names(apps, schema_editor, "utf8mb4", collation)
         _split_counters(apps, connection.alias)
     counter.objects.using(connection.alias).filter(name="").delete()
     event.objects.using(connection.alias).filter(channel="").delete()
 
 
-def compare_names_as_before(apps, schema_editor):
+def compare_names_as_before(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     connection = schema_editor.connection
     if connection.vendor != "mysql":
         return
@@ -39,7 +46,9 @@ def compare_names_as_before(apps, schema_editor):
     _alter_names(apps, schema_editor, charset, collation)
 
 
-def _alter_names(apps, schema_editor, charset, collation):
+def _alter_names(
+    apps: StateApps, schema_editor: BaseDatabaseSchemaEditor, charset: str, collation: str
+) -> None:
     event, counter = (model._meta.db_table for model in _models(apps))
     for table, column in ((event, "channel"), (event, "type"), (counter, "name")):
         schema_editor.execute(
@@ -48,7 +57,7 @@ def _alter_names(apps, schema_editor, charset, collation):
         )
 
 
-def _split_counters(apps, alias):
+def _split_counters(apps: StateApps, alias: str) -> None:
     """Give channels that shared a counter, because their names compared equal, one of their own."""
     event, counter = _models(apps)
     known = set(counter.objects.using(alias).values_list("name", flat=True))
@@ -58,7 +67,7 @@ def _split_counters(apps, alias):
             counter.objects.using(alias).create(name=channel, value=last_id or 0)
 
 
-def _models(apps):
+def _models(apps: StateApps) -> tuple[Any, Any]:
     return (
         apps.get_model("django_eventstream", "Event"),
         apps.get_model("django_eventstream", "EventCounter"),

@@ -67,7 +67,7 @@ class Storage(ABC):
 
     def is_in_transaction(self) -> bool:
         """Say whether an event sent now must wait for the commit of the caller's transaction."""
-        return transaction.get_connection().in_atomic_block
+        return bool(transaction.get_connection().in_atomic_block)
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call back after the commit of the caller's transaction, in the caller's thread."""

@@ -86,7 +86,7 @@ def append_in_one_round_trip(
         " SELECT %(name)s, %(type)s, %(data)s, value, %(skip)s, %(now)s FROM counter"
         f" RETURNING eid{announce}"
     )
-    parameters = {
+    parameters: dict[str, Any] = {
         "name": row.channel,
         "count": 1,
         "now": row.created,

@@ -194,19 +194,19 @@ class DjangoModelStorage(Storage):
 
     def _read(self, channel: str, after: int, limit: int) -> list[Event]:
         # The predecessor kept an empty row with the id 0 in each channel; it is no event.
-        rows = models.Event.objects.using(self._alias).filter(
+        rows = models.Event.objects.using(self.alias).filter(
             channel=channel, eid__gt=max(after, 0)
         )
         return [to_event(row) for row in rows.order_by("eid")[:limit]]
 
     def _last_id(self, channel: str) -> int:
-        counters = models.EventCounter.objects.using(self._alias).filter(name=channel)
+        counters = models.EventCounter.objects.using(self.alias).filter(name=channel)
         return counters.aggregate(last=Max("value"))["last"] or 0
 
     def _positions(self, names: list[str]) -> Iterable[tuple[str, int | None]]:
         """Last id by channel, the epoch, and None by channel with an event left behind."""
-        counters = models.EventCounter.objects.using(self._alias)
-        left_behind = models.Event.objects.using(self._alias).filter(
+        counters = models.EventCounter.objects.using(self.alias)
+        left_behind = models.Event.objects.using(self.alias).filter(
             eid=None, created__lt=timezone.now() - LEFT_BEHIND
         )
         return (
@@ -216,13 +216,13 @@ class DjangoModelStorage(Storage):
         )
 
     @property
-    def _alias(self) -> str:
+    def alias(self) -> str:
         # Reads come from where is written: a replica may be behind the hints.
         return self._using or router.db_for_write(models.Event)
 
     @property
     def _connection(self) -> BaseDatabaseWrapper:
-        return connections[self._alias]
+        return connections[self.alias]
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -48,4 +48,4 @@ def delete_oldest(
     statement = _DELETE.format(expired=" OR ".join(conditions), limit=int(limit))
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        return max(0, cursor.rowcount)
+        return max(0, int(cursor.rowcount))
