@@ -94,10 +94,10 @@ class BackgroundSender:
     def send(self, events: Sequence[Event], *, wait: bool = False) -> None:
         """Send later, and never fail; with `wait` return when sent, or raise `PublishError`."""
         job = _Job(events, Future())
-        if not (self._is_running() and self._queue.put(job)):
-            self._refuse(job)
-        elif self._is_refusing:
+        if self._is_running() and self._queue.put(job):
             self._is_refusing = False
+        else:
+            self._refuse(job)
         if wait:
             self._wait(job)
 
@@ -127,10 +127,10 @@ class BackgroundSender:
         except RuntimeError:  # Python is about to end, or the system has no more threads.
             return
         self._thread = thread
-        # Two timeouts: one send may be under way when the last one begins.
-        self._finalizer = finalize(self, _finish, self._queue, thread, 2 * self._timeout)
+        self._finalizer = finalize(self, _finish, self._queue, thread, self._timeout)
 
     def _wait(self, job: _Job) -> None:
+        # Two timeouts: another send may be under way when this one begins.
         try:
             job.done.result(2 * self._timeout)
         except Exception as error:
@@ -141,7 +141,7 @@ class BackgroundSender:
         job.done.set_exception(PublishError("too much is waiting already"))
         if not self._is_refusing:
             self._is_refusing = True
-            logger.warning("Too many events wait for %s: some are not sent to it", self._name)
+            logger.warning("%s: too many events wait, some are not sent", self._name)
 
     def forked(self) -> None:
         """Begin anew in a child process, in which no thread but the forking one goes on."""

@@ -24,6 +24,9 @@ MESSAGE_TYPE = "eventstream.events"
 MESSAGE_BYTES = 256 * 1024
 """Most data in one message: layers keep messages in memory, a hundred for each process."""
 
+BLOCKING_SECONDS = 2
+"""How long one question to Redis waits for an answer."""
+
 EVENT_OVERHEAD = 128
 """What an event takes besides its data, near enough."""
 
@@ -73,7 +76,12 @@ def make_layer(alias: str) -> Any:
     made: channels_redis lets only one loop receive through it, and processes that share one
     take each other's messages.
     """
-    return channel_layers.make_backend(alias)
+    layer = channel_layers.make_backend(alias)
+    if hasattr(type(layer), "brpop_timeout"):
+        # channels_redis lets Redis wait for five seconds, and redis-py 8 gives up after five:
+        # https://github.com/django/channels_redis/issues/422
+        layer.brpop_timeout = BLOCKING_SECONDS
+    return layer
 
 
 def pack(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
