@@ -85,13 +85,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class EventAdmin(ReadOnlyAdmin):
     """The history of events, newest first."""
 
-    list_display = ("position", "channel", "type", "short_data", "sent_at")
+    list_display = ("channel", "number", "type", "short_data", "sent_at")
     list_filter = (ChannelFilter, TypeFilter, AgeFilter, StateFilter)
     ordering = ("-id",)
     # Admin shows no search box without it; `get_search_results()` does the searching.
     search_fields = ("channel",)
-    search_help_text = _("A part of a channel's name, a whole type, or channel:id")
-    fields = ("position", "channel", "type", "sent_at", "skipped_users", "payload")
+    search_help_text = _(
+        "A part of a channel's name, a whole type, or channel:id. "
+        "The list ends after 5,000 events: filter or search to see older ones."
+    )
+    fields = ("channel", "number", "cursor", "type", "sent_at", "skipped_users", "payload")
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
@@ -119,11 +122,14 @@ class EventAdmin(ReadOnlyAdmin):
         return queryset.filter(found), False
 
     @admin.display(description=_("ID"))
-    def position(self, event: Event) -> str:
-        """Show the id as it stands in the cursor of a stream of this channel."""
-        if event.eid is None:
-            return str(_("waiting for its number"))
-        return format_cursor([(event.channel, event.eid)])
+    def number(self, event: Event) -> str:
+        """Show the id; in a transaction that has just been committed there may be none yet."""
+        return str(_("waiting for its number") if event.eid is None else event.eid)
+
+    @admin.display(description=_("Last-Event-ID"))
+    def cursor(self, event: Event) -> str:
+        """Show what a stream of this channel alone has as the event's id."""
+        return "–" if event.eid is None else format_cursor([(event.channel, event.eid)])
 
     @admin.display(description=_("Data"))
     def short_data(self, event: Any) -> str:
@@ -139,10 +145,10 @@ class EventAdmin(ReadOnlyAdmin):
         created = timezone.localtime(event.created) if is_aware else event.created
         return created.isoformat(" ", "milliseconds")[:23]
 
-    @admin.display(description=_("Not for the users"), empty_value="–")
-    def skipped_users(self, event: Event) -> str | None:
+    @admin.display(description=_("Not for the users"))
+    def skipped_users(self, event: Event) -> str:
         """Show the primary keys of the users who do not get the event."""
-        return ", ".join(json.loads(event.skip_user_ids)) if event.skip_user_ids else None
+        return ", ".join(json.loads(event.skip_user_ids)) if event.skip_user_ids else "–"
 
     @admin.display(description=_("Data"))
     def payload(self, event: Event) -> SafeString:
@@ -180,11 +186,11 @@ class EventCounterAdmin(ReadOnlyAdmin):
             % {"epoch": counter.value, "time": began.strftime("%Y-%m-%d %H:%M:%S")}
         )
 
-    @admin.display(description=_("Events"), empty_value="–")
-    def events(self, counter: EventCounter) -> SafeString | None:
+    @admin.display(description=_("Events"))
+    def events(self, counter: EventCounter) -> str:
         """Link to the channel's history."""
         if not counter.name:
-            return None
+            return "–"
         url = reverse(f"{self.admin_site.name}:django_eventstream_event_changelist")
         query = urlencode({ChannelFilter.parameter_name: counter.name})
         return format_html('<a href="{}?{}">{}</a>', url, query, _("History"))
