@@ -27,6 +27,9 @@ def finish_headers(request: HttpRequest, response: HttpResponseBase) -> HttpResp
     """Keep caches, compression and buffering proxies away from a stream."""
     response["Cache-Control"] = "no-cache, no-transform"
     response["X-Accel-Buffering"] = "no"
+    # Django's GZipMiddleware looks here. It would make a gzip member of each chunk, and browsers
+    # read the first one only: they would see `stream-open` and no event.
+    request.META["HTTP_ACCEPT_ENCODING"] = "identity"
     add_cors_headers(request, response)
     return response
 

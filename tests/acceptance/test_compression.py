@@ -1,0 +1,45 @@
+"""Django's GZipMiddleware in front of a stream, in a real server and a real browser."""
+
+from __future__ import annotations
+
+import urllib.request
+
+import pytest
+from django.conf import settings
+
+from tests.services.deadline import wait_until
+
+WITH_GZIP = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
+
+LISTEN = """
+window.numbers = [];
+window.source = new EventSource(arguments[0]);
+window.source.addEventListener("stream-open", () => { window.isOpen = true; });
+window.source.onmessage = (event) => window.numbers.push(JSON.parse(event.data));
+"""
+
+
+@pytest.fixture
+def server(app_server, sqlite_only):
+    return app_server(sqlite_only, settings={"MIDDLEWARE": WITH_GZIP})
+
+
+def test_a_stream_is_never_compressed(server):
+    """GZipMiddleware makes a gzip member of each chunk, and browsers read the first one only."""
+    request = urllib.request.Request(
+        f"{server.url}/events/?channel=a", headers={"Accept-Encoding": "gzip, br"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert response.headers["Content-Encoding"] is None
+        assert response.readline().startswith(b":")
+
+
+def test_a_browser_gets_every_event_behind_gzip(server, browser, unique_channel):
+    browser.driver.get(f"{server.url}/stats/")
+    url = f"{server.url}/events/?channel={unique_channel}"
+    browser.driver.execute_script(LISTEN, url)
+    wait_until(lambda: browser.driver.execute_script("return window.isOpen === true"))
+    for number in range(5):
+        server.send((unique_channel, "message", number))
+    received = "return window.numbers"
+    wait_until(lambda: browser.driver.execute_script(received) == [0, 1, 2, 3, 4])
