@@ -24,21 +24,14 @@ from django_eventstream.publishers import background
 from django_eventstream.publishers.background import BackgroundSender
 from django_eventstream.publishers.channels import ChannelsPublisher
 from django_eventstream.publishers.layer import GROUP, make_layer, pack, this_process
+from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
 from tests.services.deadline import wait_until
 from tests.services.ports import free_port
 from tests.services.postgres import Postgres
 from tests.services.python import run_python
 
-LAYERS = {
-    "core": "channels_redis.core.RedisChannelLayer",
-    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
-}
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-
-
-def layer_on(name: str, url: str) -> dict[str, object]:
-    return {"default": {"BACKEND": LAYERS[name], "CONFIG": {"hosts": [url]}}}
 
 
 class Heard:
@@ -240,14 +233,6 @@ class TestChannelsFeed:
             asyncio.run(main())
 
 
-def members(redis_server, layer: str) -> int:
-    """How many members the group has, as Redis knows it."""
-    if layer == "core":
-        return int(redis_server.command(f"ZCARD asgi:group:{GROUP}")[1:].strip())
-    answer = redis_server.command(f"PUBSUB NUMSUB asgi__group__{GROUP}")
-    return int(answer.rsplit(b":", 1)[1].strip())
-
-
 class TestChannelsPublisher:
     def test_a_thousand_events_are_one_message(self, layer, redis_server):
         async def main():
@@ -267,9 +252,9 @@ print(this_process().token)
             options = {"CHANNEL_LAYERS": layer_on(layer, redis_server.url)}
             return run_python(code, settings=options).strip()
 
-        before = calls(redis_server, layer)
+        monitor = Monitor(redis_server)
         asyncio.run(main())
-        assert calls(redis_server, layer) == before + 1
+        assert monitor.deliveries() == 1
 
     def test_a_command_that_ends_at_once_has_sent_all(self, layer, redis_server):
         """By name, not by address: Python starts no threads to resolve names once it ends."""
@@ -381,25 +366,6 @@ ChannelsPublisher().publish([Event("c", "m", "x", 1)])
         assert ChannelsPublisher in kinds
 
 
-def calls(redis_server, layer: str) -> int:
-    """How many messages Redis was given for the group."""
-    command = {"core": "zremrangebyscore", "pubsub": "publish"}[layer]
-    with closing(socket.create_connection(("127.0.0.1", redis_server.port))) as connection:
-        connection.sendall(b"INFO commandstats\r\n")
-        stats = b""
-        while f"cmdstat_{command}".encode() not in stats and b"\r\n\r\n" not in stats:
-            chunk = connection.recv(65_536)
-            stats += chunk
-            if len(chunk) < 65_536:
-                break
-    for line in stats.decode().splitlines():
-        if line.startswith(f"cmdstat_{command}:"):
-            found = int(line.partition("calls=")[2].partition(",")[0])
-            # For each message one to clear the group, and one for each process in it.
-            return found // 2 if layer == "core" else found
-    return 0
-
-
 class TestBackgroundSender:
     def sender(self, send, timeout: float = 2) -> BackgroundSender:
         return BackgroundSender("A broker", lambda: send, timeout)
@@ -461,15 +427,6 @@ class TestBackgroundSender:
 def log_on_postgres(postgres_only):
     with postgres_only.as_default():
         yield postgres_only
-
-
-def listening(database) -> int:
-    return int(
-        database.server.sql(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'"
-            f" AND datname = '{database.settings['NAME']}'"
-        )
-    )
 
 
 class TestPostgresFeed:
