@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 from contextlib import nullcontext
+from pathlib import Path
 
 from django.contrib.auth import get_user_model, login
 from django.db import connection, transaction
@@ -14,7 +16,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from django_eventstream import send_event
+from tests import statements
 from tests.services.open_files import open_files
+
+statements.start_counting()
 
 
 @csrf_exempt
@@ -43,6 +48,12 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "threads": threading.active_count(),
             "os_threads": len(os.listdir("/proc/self/task")),
             "files": len(open_files()),
+            "resident_bytes": resident_pages() * resource.getpagesize(),
+            "log_statements": dict(statements.counts),
             "database_files": open_files().count(str(connection.settings_dict["NAME"])),
         }
     )
+
+
+def resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,0 +1,37 @@
+"""Everybody comes back at once, and has missed something."""
+
+from __future__ import annotations
+
+import pytest
+
+from django_eventstream import send_events
+from tests.sse_client import numbered
+from tests.swarm import Swarm
+
+CLIENTS = 1_000
+BEHIND = 50
+
+# The clock that asks for news is set so slow that only what the storm costs is counted.
+NO_CLOCK = {"EVENTSTREAM_POLL_SECONDS": 600, "EVENTSTREAM_POSTGRES_NOTIFY": False}
+
+
+@pytest.mark.timeout(300)
+def test_a_thousand_clients_come_back_to_a_new_process_and_all_catch_up(
+    app_server, postgres_only, unique_channel
+):
+    """5.3.4: 100 of 1,000 ever caught up, the connections of PostgreSQL being used up."""
+    with postgres_only.as_default():
+        send_events(numbered(unique_channel, [1]))
+    server = app_server(postgres_only, "uvicorn", settings=NO_CLOCK)
+    url = f"{server.url}/events/?channel={unique_channel}"
+    with Swarm([url] * CLIENTS, last_event_id=f"{unique_channel}:0", retry=0.5) as swarm:
+        swarm.wait_for(lambda c: c.has(unique_channel, 1), timeout=120)
+        server.kill()
+        with postgres_only.as_default():
+            send_events(numbered(unique_channel, range(2, BEHIND + 2)))
+        server.start()
+        swarm.wait_for(lambda c: c.has(unique_channel, BEHIND + 1), timeout=120)
+        for member in swarm.members:
+            assert member.numbers(unique_channel) == list(range(1, BEHIND + 2))
+            assert member.of_type("stream-reset") == []
+        assert sum(server.stats()["log_statements"].values()) <= 5

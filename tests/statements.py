@@ -1,0 +1,27 @@
+"""Counting what a server process asks of the tables of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from django.db.backends.signals import connection_created
+
+LOG_TABLES = ("django_eventstream_event", "django_eventstream_eventcounter")
+
+counts: Counter[str] = Counter()
+
+
+def count_log_statements(*, connection: Any, **kwargs: object) -> None:
+    """Makes a new connection count its statements on the log, by their first word."""
+    connection.execute_wrappers.append(_count)
+
+
+def _count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    if any(table in sql for table in LOG_TABLES):
+        counts[sql.split(None, 1)[0].upper()] += 1
+    return execute(sql, params, many, context)
+
+
+def start_counting() -> None:
+    connection_created.connect(count_log_statements)
