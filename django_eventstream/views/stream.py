@@ -8,6 +8,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 
 from django_eventstream import sse
 from django_eventstream.exceptions import EventStreamError
+from django_eventstream.hold import Hold
+from django_eventstream.views.recover import recover
+from django_eventstream.web.grip import hold_response
+from django_eventstream.web.proxy import is_proxied, is_recovery
 from django_eventstream.web.requests import parse_hold
 from django_eventstream.web.responses import error_response, finish_headers
 from django_eventstream.web.streams import stream_response
@@ -19,6 +23,8 @@ def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     """Stream the events of the channels that the URL or the query names."""
     if request.method not in METHODS:
         return HttpResponseNotAllowed(METHODS)
+    if is_recovery(request):
+        return recover(request)
     if request.method == "OPTIONS":
         return finish_headers(request, HttpResponse(headers={"Allow": ", ".join(METHODS)}))
     try:
@@ -28,4 +34,13 @@ def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     if request.method == "HEAD":
         # It must not open a stream; the headers are those of one.
         return finish_headers(request, HttpResponse(content_type=sse.CONTENT_TYPE))
-    return finish_headers(request, stream_response(request, hold))
+    return finish_headers(request, _answer(request, hold))
+
+
+def _answer(request: HttpRequest, hold: Hold) -> HttpResponseBase:
+    if not is_proxied(request):
+        return stream_response(request, hold)
+    try:
+        return hold_response(request, hold)
+    except EventStreamError as error:
+        return error_response(request, error)

@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django_eventstream import sse
 from django_eventstream.hold import Hold
 from django_eventstream.hub.current import get_hub
+from django_eventstream.proxies import is_proxy_required
 
 WSGI_MESSAGE = """\
 This server cannot keep an event stream open: it runs under WSGI, where every open stream would \
@@ -21,9 +22,16 @@ block one worker. Either run the project under ASGI (uvicorn, daphne, hypercorn,
 in front of it and set GRIP_URL.
 """
 
+PROXY_MESSAGE = """\
+This server streams only through its GRIP proxy (GRIP_PROXY_REQUIRED), and this request did not \
+come through one that is configured: see GRIP_URL, GRIP_PROXIES and their keys.
+"""
+
 
 def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     """Answer with a stream that this process holds; under WSGI with an error that says why not."""
+    if is_proxy_required():
+        return HttpResponse(PROXY_MESSAGE, status=501, content_type="text/plain")
     if not isinstance(request, ASGIRequest):
         return HttpResponse(WSGI_MESSAGE, status=501, content_type="text/plain")
     return StreamingHttpResponse(stream(hold), content_type=sse.CONTENT_TYPE)

@@ -1,0 +1,119 @@
+"""What a client missed, read for an answer that is not held open here.
+
+One plan for every such answer: pages of a stream behind a GRIP proxy, long polling, history.
+Whoever asks says how many bytes it can carry; what is beyond them comes with the next page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from django_eventstream import sse
+from django_eventstream.cursors import Cursor, format_cursor, resolve_start
+from django_eventstream.events import Event
+from django_eventstream.exceptions import HistoryGoneError
+from django_eventstream.hold import Hold
+from django_eventstream.storage.base import LogPosition, Storage
+
+PAGE_SIZE = 50
+"""Events of one read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One page of what a client missed."""
+
+    start: Cursor
+    """Where the page begins."""
+
+    frames: tuple[bytes, ...]
+    """Resets and events in order, encoded, each with its cursor."""
+
+    end: Cursor
+    """Where the page ends; the next one begins there."""
+
+    has_more: bool
+    """Whether the log has events that did not fit any more."""
+
+
+def catch_up(
+    storage: Storage, hold: Hold, position: LogPosition, *, room: int, at_least_one: bool
+) -> Batch:
+    """Read what comes after the hold's cursor, up to `room` bytes of encoded events.
+
+    `position` is where the log stands for the hold's reliable channels; later events are read
+    too. With `at_least_one`, an event that alone is larger than the room is not put off. Raises
+    `StorageUnavailableError`.
+    """
+    return _CatchUp(storage, hold, position).run(room, at_least_one=at_least_one)
+
+
+class _CatchUp:
+    def __init__(self, storage: Storage, hold: Hold, position: LogPosition) -> None:
+        self._storage = storage
+        self._hold = hold
+        self._current = position.ids
+        self._epoch = position.epoch
+        start = resolve_start(hold.reliable, hold.cursor, position.ids, position.epoch)
+        self._positions = dict(start.positions)
+        self._start = self._as_cursor()
+        self._frames: list[bytes] = []
+        self._has_news = False
+        if start.resets:
+            self._add(sse.encode_reset(start.resets, self._cursor()))
+
+    def run(self, room: int, *, at_least_one: bool) -> Batch:
+        has_more = False
+        for name in self._hold.reliable:
+            for event in self._events(name):
+                frame = self._take(event)
+                room -= len(frame)
+                if room < 0 and (self._has_news or not at_least_one):
+                    has_more = True
+                    break
+                self._positions[name] = event.id or 0
+                self._add(frame)
+                self._has_news = self._has_news or bool(frame)
+            self._acknowledge_skipped()
+            if has_more:
+                break
+        return Batch(self._start, tuple(self._frames), self._as_cursor(), has_more)
+
+    def _events(self, name: str) -> Iterator[Event]:
+        while True:
+            try:
+                found = self._storage.read(name, self._positions[name], PAGE_SIZE)
+            except HistoryGoneError as gone:
+                self._positions[name] = max(self._current[name], gone.oldest - 1)
+                self._add(sse.encode_reset({name: "expired"}, self._cursor()))
+                continue
+            yield from found
+            if len(found) < PAGE_SIZE:
+                return
+
+    def _take(self, event: Event) -> bytes:
+        """Encode an event with the cursor behind it; nothing if it is not for this user."""
+        if self._hold.user_id is not None and self._hold.user_id in event.skip_user_ids:
+            return b""
+        cursor = self._cursor({event.channel: event.id or 0})
+        return sse.encode(event.type, event.data, cursor)
+
+    def _acknowledge_skipped(self) -> None:
+        """Move the client past events that are not for it: an id alone dispatches nothing."""
+        moved = sse.encode_id(self._cursor()) if self._positions else b""
+        if self._positions != dict(self._start.positions) and not (
+            self._frames and self._frames[-1].endswith(moved)
+        ):
+            self._add(moved)
+
+    def _add(self, frame: bytes) -> None:
+        if frame:
+            self._frames.append(frame)
+
+    def _as_cursor(self) -> Cursor:
+        return Cursor(dict(self._positions), self._epoch)
+
+    def _cursor(self, moved: Mapping[str, int] | None = None) -> str:
+        positions = {**self._positions, **(moved or {})}
+        return format_cursor(((n, positions[n]) for n in self._hold.reliable), self._epoch)

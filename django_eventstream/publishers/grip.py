@@ -1,0 +1,87 @@
+"""Events for the connections that GRIP proxies hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from django_eventstream import grip
+from django_eventstream.conf import settings
+from django_eventstream.events import CONTROL_CHANNEL, Event
+from django_eventstream.exceptions import PublishError
+from django_eventstream.proxies import channel_prefix, get_proxies
+from django_eventstream.publishers.base import Publisher
+from django_eventstream.publishers.outlet import BATCH_BYTES, Outlet, OutletStatistics, Ticket
+
+logger = logging.getLogger(__name__)
+
+
+class GripPublisher(Publisher):
+    """Posts to every proxy of the settings, each in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._prefix = channel_prefix()
+        self._timeout = settings.PUBLISH_TIMEOUT
+        self._outlets = [
+            Outlet(proxy, self._timeout, self._encode_probe) for proxy in get_proxies()
+        ]
+
+    def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
+        """See `Publisher.publish()`."""
+        told = [event for event in events if event.channel != CONTROL_CHANNEL]
+        if told:
+            bodies = [body for event in told if (body := self._encode(event))]
+            self._put(bodies, _last_ids(told), wait=wait)
+
+    def disconnect(self, user_id: str | None, channel: str) -> None:
+        """See `Publisher.disconnect()`. The user's connections ask, and are told there."""
+        self._put([grip.encode_item(grip.recheck_item(user_id, self._prefix))], {}, wait=False)
+
+    def watch(self, ids: Mapping[str, int]) -> None:
+        """Probe channels (name → last id) that fall silent, for senders that do not live on."""
+        for outlet in self._outlets:
+            outlet.watch(ids)
+
+    @property
+    def statistics(self) -> list[OutletStatistics]:
+        """What was posted, for each proxy in the order of the settings."""
+        return [outlet.statistics for outlet in self._outlets]
+
+    def _put(self, bodies: Sequence[bytes], ids: Mapping[str, int], *, wait: bool) -> None:
+        if not bodies:
+            return
+        tickets = []
+        for outlet in self._outlets:
+            ticket = Ticket(len(bodies)) if wait else None
+            outlet.put(bodies, ids, ticket)
+            if ticket is not None:
+                tickets.append((outlet, ticket))
+        for outlet, ticket in tickets:
+            ticket.done.wait()
+            if ticket.error is not None:
+                raise PublishError(
+                    f"{outlet.proxy.control_uri} did not take the events: {ticket.error}"
+                ) from ticket.error
+
+    def _encode(self, event: Event) -> bytes:
+        body = grip.encode_item(grip.event_item(event, self._prefix))
+        if len(body) <= BATCH_BYTES:
+            return body
+        logger.warning(
+            "Event %s on %r is %d bytes as an item, more than a GRIP proxy takes%s",
+            event.id,
+            event.channel,
+            len(body),
+            "" if event.id is None else ": streams are told to get it from the log",
+        )
+        if event.id is None:
+            return b""
+        # A comment in its place, by which streams find that they miss something.
+        return self._encode_probe(event.channel, event.id)
+
+    def _encode_probe(self, channel: str, last_id: int) -> bytes:
+        return grip.encode_item(grip.probe_item(channel, last_id, self._prefix))
+
+
+def _last_ids(events: Iterable[Event]) -> dict[str, int]:
+    return {event.channel: event.id for event in events if event.id is not None}

@@ -1,0 +1,90 @@
+"""What a GRIP proxy asks for the connections that it holds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+
+from django_eventstream import sse
+from django_eventstream.backends import get_channel_manager
+from django_eventstream.exceptions import (
+    BadRequestError,
+    EventPermissionError,
+    EventStreamError,
+)
+from django_eventstream.grip import Position
+from django_eventstream.hold import Hold
+from django_eventstream.web.grip import end_response, recovery_response
+from django_eventstream.web.proxy import can_verify, is_verified, position_of
+from django_eventstream.web.requests import calling_manager, make_hold
+from django_eventstream.web.tokens import read_token
+
+logger = logging.getLogger(__name__)
+
+
+@login_not_required
+def recover(
+    request: HttpRequest, eventstream_token: str | None = None, **kwargs: Any
+) -> HttpResponse:
+    """Answer what a held connection has missed, if its user may still read its channels.
+
+    Only a proxy gets an answer: by its signature, or where no proxy has a key by a token of
+    ours. The stream of a user who may not read any more ends with `stream-error`; one that
+    cannot be told any more ends in silence, and the client comes back by itself.
+    """
+    token = eventstream_token
+    if not is_verified(request) and (can_verify() or token is None):
+        return HttpResponseForbidden("This address is for GRIP proxies.\n", "text/plain")
+    try:
+        position = _position(request, token)
+    except BadRequestError:
+        position = None
+    if position is None:
+        return end_response()
+    try:
+        hold = _make_hold(position)
+    except (EventPermissionError, BadRequestError) as error:
+        body = sse.encode_error(error.condition, str(error), error.channels)
+        return end_response(body, position)
+    except EventStreamError as error:
+        return _try_again(error)
+    if frozenset(hold.reliable) != position.reliable:
+        # Another filter list than the connection's: a new connection gets the right one.
+        return end_response()
+    try:
+        return recovery_response(request, hold)
+    except EventStreamError as error:
+        return _try_again(error)
+
+
+def _position(request: HttpRequest, token: str | None) -> Position | None:
+    last = position_of(request)
+    if token is None:
+        return last
+    said = read_token(token)
+    if said.cursor is not None:
+        return Position(said.user_id, said.reliable, said.unreliable, said.cursor)
+    if last is None:
+        return None
+    return Position(said.user_id, said.reliable, said.unreliable, last.cursor)
+
+
+def _make_hold(position: Position) -> Hold:
+    authorized_at = time.monotonic()
+    names = position.reliable | position.unreliable
+    user = None
+    if position.user_id is not None:
+        user = calling_manager(get_channel_manager().get_user, position.user_id)
+        if user is None:
+            raise EventPermissionError.for_channels(names)
+    return make_hold(names, position.cursor, user, authorized_at)
+
+
+def _try_again(error: EventStreamError) -> HttpResponse:
+    """The proxy asks again after 1, 2, 4 … seconds, and the client's events wait there."""
+    logger.error("A recovery request could not be answered", exc_info=error)
+    return HttpResponse("Try again later.\n", status=503, content_type="text/plain")

@@ -1,0 +1,176 @@
+"""A hold honoured by a GRIP proxy: the answer that tells it what to hold and where to ask next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, reverse
+from gripcontrol import Channel, create_grip_channel_header
+
+from django_eventstream import grip, sse
+from django_eventstream.backends import get_storage
+from django_eventstream.catchup import Batch, catch_up
+from django_eventstream.conf import settings
+from django_eventstream.cursors import Cursor, format_cursor
+from django_eventstream.exceptions import EventStreamError
+from django_eventstream.grip import Position
+from django_eventstream.hold import Hold
+from django_eventstream.outbox import relay
+from django_eventstream.proxies import channel_prefix
+from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.web.proxy import can_verify
+from django_eventstream.web.tokens import Token, make_token
+
+FIRST_BODY_BYTES = 40_000
+"""Room of a first body. A proxy that filters it answers 502 beyond 100,000, and escaping may
+double it; answers of recovery requests have no such limit."""
+
+PAGE_BYTES = 250_000
+"""Room of the pages that follow."""
+
+JITTER = 0.2
+"""Part by which recovery periods differ. Connections of one period and link ask together."""
+
+LONGEST_PERIOD = 2_147_483
+"""Seconds; longer ones overflow in the proxy, which then never asks."""
+
+LINK_NAME = "eventstream-next"
+
+
+def hold_response(request: HttpRequest, hold: Hold) -> HttpResponse:
+    """Answer a client's own request: the proxy sends the body and holds, or asks for more."""
+    batch = _catch_up(hold, FIRST_BODY_BYTES, at_least_one=False)
+    body = sse.encode_open(_written(hold, batch.start)) + b"".join(batch.frames)
+    return _answer(request, hold, batch, body)
+
+
+def recovery_response(request: HttpRequest, hold: Hold) -> HttpResponse:
+    """Answer a proxy that asks what a connection has missed."""
+    batch = _catch_up(hold, PAGE_BYTES, at_least_one=True)
+    return _answer(request, hold, batch, b"".join(batch.frames))
+
+
+def end_response(body: bytes = b"", position: Position | None = None) -> HttpResponse:
+    """Answer a proxy that a stream is over; `position` is that of its connection."""
+    response = HttpResponse(content_type=sse.CONTENT_TYPE)
+    if position is not None:
+        reliable, unreliable = sorted(position.reliable), sorted(position.unreliable)
+        _add_channels(response, position.user_id, reliable, unreliable, position.cursor)
+        if reliable:
+            body = grip.escape(body)
+    response.content = body
+    return response
+
+
+def _catch_up(hold: Hold, room: int, *, at_least_one: bool) -> Batch:
+    storage = get_storage()
+    if storage is None or not hold.reliable:
+        return Batch(Cursor(), (), Cursor(), has_more=False)
+    position = _ask(storage, hold)
+    return catch_up(storage, hold, position, room=room, at_least_one=at_least_one)
+
+
+def _ask(storage: Storage, hold: Hold) -> LogPosition:
+    """Ask where the log stands, once what was left behind in it has its numbers."""
+    position = storage.get_position(hold.reliable)
+    if not position.unnumbered:
+        return position
+    relay(sorted(position.unnumbered))
+    return storage.get_position(hold.reliable)
+
+
+def _answer(request: HttpRequest, hold: Hold, batch: Batch, body: bytes) -> HttpResponse:
+    response = HttpResponse(
+        grip.escape(body) if hold.reliable else body, content_type=sse.CONTENT_TYPE
+    )
+    # Also a page that is not held: its filters are those that its body is escaped for.
+    _add_channels(response, hold.user_id, hold.reliable, hold.unreliable, batch.end)
+    if batch.has_more and (path := _token_path(request, hold, batch.end)):
+        response["Grip-Link"] = grip.next_link(path)
+        return response
+    response["Grip-Hold"] = "stream"
+    response["Grip-Keep-Alive"] = grip.keep_alive(sse.KEEP_ALIVE, settings.KEEP_ALIVE_SECONDS)
+    # Without a route for tokens the proxy has to hold before it can ask for the next page.
+    seconds = 1 if batch.has_more else _period()
+    response["Grip-Link"] = grip.next_link(_recovery_path(request, hold), seconds)
+    return response
+
+
+def _add_channels(
+    response: HttpResponse,
+    user_id: str | None,
+    reliable: Sequence[str],
+    unreliable: Sequence[str],
+    end: Cursor,
+) -> None:
+    prefix = channel_prefix()
+    channels = [_reliable(name, end.positions.get(name, 0), prefix) for name in reliable]
+    channels += [_unreliable(name, prefix) for name in unreliable]
+    channels += [_personal(user_id, grip.personal_id(end.epoch, unreliable), prefix)]
+    response["Grip-Channel"] = create_grip_channel_header(channels)
+    meta = {} if user_id is None else {"user": grip.quote_user(user_id)}
+    if reliable:
+        meta["id_format"] = grip.id_format(reliable, end.epoch, prefix)
+    if meta:
+        response["Grip-Set-Meta"] = grip.set_meta(meta)
+
+
+def _reliable(name: str, last_id: int, prefix: str) -> Channel:
+    channel = Channel(grip.events_channel(name, prefix), prev_id=str(last_id))
+    channel.filters = [grip.BUILD_ID, grip.SKIP_USERS]
+    return channel
+
+
+def _unreliable(name: str, prefix: str) -> Channel:
+    channel = Channel(grip.events_channel(name, prefix))
+    channel.filters = [grip.SKIP_USERS]
+    return channel
+
+
+def _personal(user_id: str | None, last_id: str, prefix: str) -> Channel:
+    channel = Channel(grip.personal_channel(user_id, prefix), prev_id=last_id)
+    channel.filters = [grip.REQUIRE_SUB]
+    return channel
+
+
+def _period() -> float:
+    spread = random.uniform(1 - JITTER, 1 + JITTER)
+    return min(settings.RECOVERY_SECONDS * spread, LONGEST_PERIOD)
+
+
+def _recovery_path(request: HttpRequest, hold: Hold) -> str:
+    """Return where to ask for a held connection: one path for all, wherever that can be trusted."""
+    if can_verify():
+        return _reverse(request, {}) or request.path
+    path = _token_path(request, hold, None)
+    if path is None:
+        raise EventStreamError(
+            "A GRIP proxy without a key needs the recovery URLs: "
+            "include('django_eventstream.urls') somewhere in the URL configuration"
+        )
+    return path
+
+
+def _token_path(request: HttpRequest, hold: Hold, cursor: Cursor | None) -> str | None:
+    token = Token(hold.user_id, frozenset(hold.reliable), frozenset(hold.unreliable), cursor)
+    return _reverse(request, {"eventstream_token": make_token(token)})
+
+
+def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:
+    """Return the recovery URL: the same for all streams if possible, else beside this one."""
+    match = request.resolver_match
+    captured = getattr(match, "captured_kwargs", None) or {}
+    names = [LINK_NAME, *([f"{match.namespace}:{LINK_NAME}"] if match and match.namespace else [])]
+    for beside in ({}, captured):
+        for name in names:
+            try:
+                return reverse(name, kwargs={**beside, **arguments})
+            except NoReverseMatch:
+                continue
+    return None
+
+
+def _written(hold: Hold, cursor: Cursor) -> str:
+    return format_cursor(((name, cursor.positions[name]) for name in hold.reliable), cursor.epoch)

@@ -1,0 +1,60 @@
+"""Whether a request comes through a GRIP proxy, and what the proxy says about it."""
+
+from __future__ import annotations
+
+import jwt
+from django.http import HttpRequest
+
+from django_eventstream.grip import Position, parse_last, parse_position
+from django_eventstream.proxies import Proxy, channel_prefix, get_proxies
+
+ALGORITHMS = ["HS256", "RS256", "ES256"]
+
+
+def is_proxied(request: HttpRequest) -> bool:
+    """Say whether a proxy will act on GRIP headers in the answer.
+
+    Where no proxy has a key this is what the request claims: whoever lies gets GRIP headers,
+    which tell nothing, and no stream.
+    """
+    proxies = get_proxies()
+    if any(proxy.verify_key for proxy in proxies):
+        return is_verified(request)
+    return bool(proxies) and ("Grip-Sig" in request.headers or "Grip-Feature" in request.headers)
+
+
+def is_verified(request: HttpRequest) -> bool:
+    """Say whether a configured proxy signed the request: all that it says can be trusted."""
+    signature = request.headers.get("Grip-Sig", "")
+    return bool(signature) and any(_signed_by(proxy, signature) for proxy in get_proxies())
+
+
+def can_verify() -> bool:
+    """Say whether the requests of some proxy can be verified at all."""
+    return any(proxy.verify_key for proxy in get_proxies())
+
+
+def is_recovery(request: HttpRequest) -> bool:
+    """Say whether a verified proxy asks for a connection that it holds."""
+    return "Grip-Last" in request.headers and is_verified(request)
+
+
+def position_of(request: HttpRequest) -> Position | None:
+    """Return where the connection stands for which a proxy asks; None if nothing tells."""
+    return parse_position(parse_last(request.headers.get("Grip-Last", "")), channel_prefix())
+
+
+def _signed_by(proxy: Proxy, signature: str) -> bool:
+    if proxy.verify_key is None:
+        return False
+    try:
+        jwt.decode(
+            signature,
+            proxy.verify_key,
+            algorithms=ALGORITHMS,
+            issuer=proxy.verify_issuer,
+            options={"require": ["exp"], "verify_aud": False},
+        )
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return False
+    return True
