@@ -59,7 +59,7 @@ class Storage(ABC):
 
     @abstractmethod
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
-        """Remove up to `limit` of the channel's oldest events, in one statement.
+        """Remove up to `limit` of the channel's oldest events, in one short step.
 
         Removes those created before `before`, and those beyond the last `keep`; returns how
         many. Ids are never used again.

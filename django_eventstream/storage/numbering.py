@@ -27,10 +27,10 @@ the 8,000 bytes that PostgreSQL takes."""
 _COLUMNS = "channel, type, data, eid, skip_user_ids, created"
 
 # A counter that is missing although the channel has events (deleted by hand) starts after them.
+_LAST_EVENT = f"SELECT COALESCE(MAX(eid), 0) FROM {EVENT_TABLE} WHERE channel = %(name)s"
 _FIRST_VALUE = (
     f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"
-    f" SELECT %(name)s, COALESCE(MAX(eid), 0) + %(count)s, %(now)s"
-    f" FROM {EVENT_TABLE} WHERE channel = %(name)s"
+    f" VALUES (%(name)s, ({_LAST_EVENT}) + %(count)s, %(now)s)"
 )
 _NEXT_VALUE = (
     f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s WHERE name = %(name)s"
@@ -132,8 +132,14 @@ def _take_by_last_insert_id(cursor: Any, parameters: dict[str, Any]) -> int:
     statement = _NEXT_VALUE.replace("value + %(count)s", "LAST_INSERT_ID(value + %(count)s)")
     cursor.execute(statement, parameters)
     if not cursor.rowcount:
+        # In a statement of its own: as part of the INSERT it would lock the table's auto-increment,
+        # and two senders to channels that are new would wait for each other.
+        cursor.execute(_LAST_EVENT, parameters)
+        [[last]] = cursor.fetchall()
         cursor.execute(
-            f"{_FIRST_VALUE} ON DUPLICATE KEY UPDATE value = value", {**parameters, "count": 0}
+            f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"
+            " VALUES (%(name)s, %(last)s, %(now)s) ON DUPLICATE KEY UPDATE name = name",
+            {**parameters, "last": last},
         )
         cursor.execute(statement, parameters)
     return int(cursor.lastrowid)

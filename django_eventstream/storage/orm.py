@@ -104,9 +104,8 @@ class DjangoModelStorage(Storage):
 
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`."""
-        connection = self._connection
-        with self._translated_errors(), numbering.own_transaction(connection):
-            return trimming.delete_oldest(connection, channel, before, keep, limit)
+        with self._translated_errors():
+            return trimming.delete_oldest(self._connection, channel, before, keep, limit)
 
     def is_in_transaction(self) -> bool:
         """See `Storage.is_in_transaction()`."""
@@ -194,9 +193,7 @@ class DjangoModelStorage(Storage):
 
     def _read(self, channel: str, after: int, limit: int) -> list[Event]:
         # The predecessor kept an empty row with the id 0 in each channel; it is no event.
-        rows = models.Event.objects.using(self.alias).filter(
-            channel=channel, eid__gt=max(after, 0)
-        )
+        rows = models.Event.objects.using(self.alias).filter(channel=channel, eid__gt=max(after, 0))
         return [to_event(row) for row in rows.order_by("eid")[:limit]]
 
     def _last_id(self, channel: str) -> int:
