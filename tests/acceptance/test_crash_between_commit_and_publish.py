@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from django_eventstream.models import Event, EventCounter
 from django_eventstream.outbox import relay_left_behind
 from django_eventstream.storage import DjangoModelStorage
