@@ -17,8 +17,8 @@ from django_eventstream.hub.window import Frame, Window
 PAGE_EVENTS = 500
 """Most events of one read."""
 
-PAGE_BYTES = 512 * 1024
-"""What a read aims at in memory, encoded."""
+PAGES_IN_WINDOW = 4
+"""A read aims at this part of a window, so that readers keep up while a channel catches up."""
 
 
 class Reader(Protocol):
@@ -59,9 +59,12 @@ class HeldChannel:
         """Highest id that a hint spoke of."""
         self.waiting: dict[Reader, int] = {}
         """Those who need events older than the window, and after which id."""
+        self.page_bytes = window_bytes // PAGES_IN_WINDOW
+        """What a read aims at, and what a connection may keep of it for itself."""
         self.life = 0
         """Grows when the channel goes on from another place: what was read before is void."""
         self._epoch = 0
+        self._mean_size = 1
         self._schedule = schedule
         self._listener = listener
         self._target_when_asked = 0
@@ -121,13 +124,15 @@ class HeldChannel:
 
     @property
     def page_size(self) -> int:
-        """How many events to read at once, from the size of those last seen."""
-        return max(1, min(PAGE_EVENTS, PAGE_BYTES // max(1, self.window.mean_size)))
+        """How many events to read at once, going by the size of those read last."""
+        return max(1, min(PAGE_EVENTS, self.page_bytes // self._mean_size))
 
     def take_read(self, after: int, events: Sequence[Event]) -> None:
         """Pass on what was read after `after`: to the window, and to those who waited."""
         frames = [Frame(event, event.id or 0, self._epoch) for event in events]
         end = after + len(frames)
+        if frames:
+            self._mean_size = max(1, sum(frame.size for frame in frames) // len(frames))
         if after <= self.window.last_id < end:
             known = self.window.last_id - after
             self._extend(events[known:], frames[known:])

@@ -73,7 +73,7 @@ class Connection:
     def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
         """Take over what the window did not have."""
         if frames:
-            self._pages[channel.name] = _fitting(frames, self._backlog_bytes)
+            self._pages[channel.name] = _fitting(frames, channel.page_bytes)
         self._wake()
 
     def history_gone(self, channel: HeldChannel, oldest: int) -> None:

@@ -43,11 +43,6 @@ class Window:
         """Id of the oldest frame; of the next one to come while there is none."""
         return self.last_id - len(self._frames) + 1
 
-    @property
-    def mean_size(self) -> int:
-        """Bytes of a frame, on average; 0 while there is none."""
-        return self._bytes // len(self._frames) if self._frames else 0
-
     def append(self, frames: Sequence[Frame]) -> None:
         """Add frames that follow directly after `last_id`."""
         self._frames.extend(frames)
