@@ -63,6 +63,8 @@ class NameFilter(admin.SimpleListFilter):
 
 
 class ChannelFilter(NameFilter):
+    """Events of one channel."""
+
     title = _("channel")
     parameter_name = "channel"
     field = "channel"
@@ -74,6 +76,8 @@ class ChannelFilter(NameFilter):
 
 
 class TypeFilter(NameFilter):
+    """Events of one type."""
+
     title = _("type")
     parameter_name = "type"
     field = "type"
@@ -85,6 +89,8 @@ class TypeFilter(NameFilter):
 
 
 class AgeFilter(admin.SimpleListFilter):
+    """Events of a recent period."""
+
     title = _("time")
     parameter_name = "within"
 
@@ -109,6 +115,8 @@ class AgeFilter(admin.SimpleListFilter):
 
 
 class StateFilter(admin.SimpleListFilter):
+    """Events with or without a number."""
+
     title = _("state")
     parameter_name = "state"
 

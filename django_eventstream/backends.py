@@ -6,14 +6,13 @@ import threading
 from functools import lru_cache
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
 from django_eventstream.channelmanager import ChannelManagerBase
-from django_eventstream.conf import PREFIX, settings
+from django_eventstream.conf import PREFIX, other_setting, settings
 from django_eventstream.feeds.base import Feed
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.storage.base import Storage
@@ -67,15 +66,13 @@ def make_feeds() -> tuple[Feed, ...]:
 
 def has_channel_layer() -> bool:
     """Say whether a channel layer to other processes is configured."""
-    layers = getattr(django_settings, "CHANNEL_LAYERS", None) or {}
+    layers = other_setting("CHANNEL_LAYERS") or {}
     return settings.CHANNEL_LAYER is not None and settings.CHANNEL_LAYER in layers
 
 
 def has_grip_proxies() -> bool:
     """Say whether a GRIP proxy is configured, in the settings of django-grip."""
-    return bool(
-        getattr(django_settings, "GRIP_URL", None) or getattr(django_settings, "GRIP_PROXIES", None)
-    )
+    return bool(other_setting("GRIP_URL") or other_setting("GRIP_PROXIES"))
 
 
 def is_reliable(channel: str) -> bool:
