@@ -75,10 +75,15 @@ def sqlite(path: str) -> dict[str, Any]:
     }
 
 
+def remove_files(path: Path) -> None:
+    for file in path.parent.glob(f"{path.stem}*"):
+        file.unlink()
+
+
 def temporary_sqlite() -> dict[str, Any]:
     """A file of this process's own, made when it is first used. Its threads share it, too."""
     path = Path(tempfile.gettempdir(), f"es-{os.getpid()}-{secrets.token_hex(4)}.sqlite3")
-    atexit.register(lambda: [file.unlink() for file in path.parent.glob(f"{path.stem}*")])
+    atexit.register(remove_files, path)
     return {**sqlite(str(path)), "TEST": {"NAME": str(path.with_suffix(".test.sqlite3"))}}
 
 

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.loader import MigrationLoader
 from django.utils.module_loading import import_string
 
 from django_eventstream.checks.messages import TAG, error, warning
@@ -78,22 +79,28 @@ def check_tables(*, databases: Sequence[str] | None = None, **kwargs: Any) -> li
     connection = _log_connection()
     if connection is None or connection.alias not in (databases or ()):
         return []
+    problem = _problem_of_tables(connection)
+    if problem is None:
+        return []
+    option = "" if connection.alias == "default" else f" --database {connection.alias}"
+    return [warning("eventstream.W019", problem, f"Run `python manage.py migrate{option}`.")]
+
+
+def _problem_of_tables(connection: BaseDatabaseWrapper) -> str | None:
     with connection.cursor() as cursor:
         tables = connection.introspection.table_names(cursor)
-        if not tables or not router.allow_migrate_model(connection.alias, Event):
-            # A database with nothing in it is just being made.
-            return []
-        missing = {Event._meta.db_table, EventCounter._meta.db_table}.difference(tables)
-        if missing:
-            problem = f"The tables of the event log are missing: {', '.join(sorted(missing))}."
-        elif _has_column(connection, cursor, "skip_user_ids"):
-            return []
-        else:
-            problem = (
-                "The tables of the event log are those of django-eventstream 5.3.4: "
-                "the migration 0002_outbox is missing."
-            )
-    return [warning("eventstream.W019", problem, _migrate_command(connection.alias))]
+    if not tables or not router.allow_migrate_model(connection.alias, Event):
+        # A database with nothing in it is just being made.
+        return None
+    missing = {Event._meta.db_table, EventCounter._meta.db_table}.difference(tables)
+    if missing:
+        return f"The tables of the event log are missing: {', '.join(sorted(missing))}."
+    loader = MigrationLoader(connection)
+    needed = [name for app, name in loader.disk_migrations if app == Event._meta.app_label]
+    done = {name for app, name in loader.applied_migrations if app == Event._meta.app_label}
+    if pending := sorted(set(needed) - done):
+        return f"The tables of the event log are of another version: {', '.join(pending)} missing."
+    return None
 
 
 def _hears_notifications() -> bool:
@@ -110,13 +117,3 @@ def _log_connection() -> BaseDatabaseWrapper | None:
     except (ImportError, ImproperlyConfigured):
         # Other checks, of ours and of Django, explain these.
         return None
-
-
-def _has_column(connection: BaseDatabaseWrapper, cursor: Any, name: str) -> bool:
-    description = connection.introspection.get_table_description(cursor, Event._meta.db_table)
-    return any(column.name == name for column in description)
-
-
-def _migrate_command(alias: str) -> str:
-    option = "" if alias == "default" else f" --database {alias}"
-    return f"Run `python manage.py migrate{option}`."

@@ -156,8 +156,42 @@ def test_wsgi_alone_is_warned_of(settings):
     settings.ASGI_APPLICATION = "project.asgi.application"
     assert found() == {}
     del settings.ASGI_APPLICATION
-    settings.GRIP_URL = "http://localhost:5561/"
-    assert "eventstream.W014" not in found()
+    settings.GRIP_URL = "http://localhost:5561/?key=geheim"
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GRIP_URL", "localhost:5561"),
+        ("GRIP_URL", "http://[::1"),
+        ("GRIP_URL", 5561),
+        ("GRIP_PROXIES", [{}]),
+        ("GRIP_PROXIES", ["http://localhost:5561"]),
+        ("GRIP_PROXIES", [{"control_uri": "http://localhost:port"}]),
+        ("GRIP_PROXIES", [{"control_uri": None}]),
+    ],
+)
+def test_a_proxy_that_cannot_be_published_to_is_an_error(settings, name, value):
+    setattr(settings, name, value)
+    assert list(found()) == ["eventstream.E020"]
+
+
+def test_a_proxy_without_a_key_is_warned_of(settings):
+    settings.GRIP_URL = "http://localhost:5561"
+    [message] = run_checks(tags=[TAG])
+    assert message.id == "eventstream.W021"
+    assert "?key=… in GRIP_URL" in message.hint
+    settings.GRIP_VERIFY_KEY = "a key of all proxies"
+    assert found() == {}
+
+
+def test_each_proxy_needs_a_key(settings):
+    settings.GRIP_PROXIES = [
+        {"control_uri": "http://one.example:5561", "key": "geheim"},
+        {"control_uri": "http://two.example:5561"},
+    ]
+    assert "http://two.example:5561" in found()["eventstream.W021"]
 
 
 def test_a_database_without_support_is_an_error(monkeypatch):
@@ -190,7 +224,7 @@ def test_missing_tables_are_explained_where_the_database_may_be_asked(default_da
     executor = MigrationExecutor(connections["default"])
     try:
         executor.migrate([("django_eventstream", "0001_initial")])
-        assert "0002_outbox is missing" in found_at("default")["eventstream.W019"]
+        assert "0002_outbox, 0003" in found_at("default")["eventstream.W019"]
         executor = MigrationExecutor(connections["default"])
         executor.migrate([("django_eventstream", None)])
         assert "tables of the event log are missing" in found_at("default")["eventstream.W019"]
