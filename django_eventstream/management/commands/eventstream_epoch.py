@@ -22,8 +22,6 @@ A new epoch prevents that: each client that comes back with an id from before is
 
 
 class Command(BaseCommand):
-    """Explain, ask, and begin an epoch."""
-
     help = "Starts a new epoch of the event log. Run it once after the database was restored."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

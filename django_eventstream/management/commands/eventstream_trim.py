@@ -19,8 +19,6 @@ from django_eventstream.storage.orm import DjangoModelStorage
 
 
 class Command(BaseCommand):
-    """Remove what is expired, in bounded batches, and print the counts."""
-
     help = (
         "Removes every event that is older, or further back, than its channel keeps. "
         "Sending does this as well, a little at a time; the command is for channels that are not "
