@@ -42,6 +42,10 @@ class GripPublisher(Publisher):
         for outlet in self._outlets:
             outlet.watch(ids)
 
+    def probe(self, ids: Mapping[str, int]) -> None:
+        """Probe channels (name → last id) now, once."""
+        self._put([self._encode_probe(*at) for at in ids.items()], {}, wait=False)
+
     @property
     def statistics(self) -> list[OutletStatistics]:
         """What was posted, for each proxy in the order of the settings."""

@@ -1,0 +1,15 @@
+"""Streams that are routed by hand, without the package's URLs."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from django_eventstream.views import events
+from tests import views
+
+urlpatterns = [
+    path("rooms/<channel>/", events),
+    path("send/", views.send),
+    path("login/<name>/", views.log_in),
+    path("stats/", views.stats),
+]
