@@ -10,3 +10,13 @@ class LooseChannelManager(DefaultChannelManager):
 
     def is_channel_reliable(self, channel: str) -> bool:
         return not channel.startswith("loose-")
+
+
+class StrictChannelManager(DefaultChannelManager):
+    """Reads `private-<username>` only by that user; breaks on `broken`."""
+
+    def can_read_channel(self, user, channel: str) -> bool:
+        if channel == "broken":
+            raise RuntimeError("a secret of the server")
+        owner = channel.removeprefix("private-")
+        return owner == channel or (user is not None and user.get_username() == owner)
