@@ -50,24 +50,24 @@ class Admission:
         while self._joining:
             joining = list(self._joining)
             try:
-                current_ids = await self._ask_where_unsure(joining)
-                for connection in joining:
-                    if await self._is_still_allowed(connection):
-                        self._start(connection, current_ids)
+                # Who brings a place that we have passed needs no log, even if there is none now.
+                await self._start([c for c in joining if not self._unsure_of(c)], {})
+                if unsure := [c for c in joining if c in self._joining]:
+                    await self._start(unsure, await self._ask_for(unsure))
             except StorageUnavailableError:
                 self._send_away_who_waited_long(joining)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _ask_where_unsure(self, joining: list[Connection]) -> Mapping[str, int]:
-        unsure = {
-            name
-            for connection in joining
-            for name in connection.hold.reliable
-            if not self._knows_start(connection, name)
-        }
-        if self._follower is None or not unsure:
+    async def _ask_for(self, connections: Iterable[Connection]) -> Mapping[str, int]:
+        names = {name for connection in connections for name in self._unsure_of(connection)}
+        if self._follower is None or not names:
             return {}
-        return await self._follower.ask({*unsure, CONTROL_CHANNEL})
+        return await self._follower.ask({*names, CONTROL_CHANNEL})
+
+    def _unsure_of(self, connection: Connection) -> list[str]:
+        return [
+            name for name in connection.hold.reliable if not self._knows_start(connection, name)
+        ]
 
     def _knows_start(self, connection: Connection, name: str) -> bool:
         """Whether the log need not be asked: the client brings a place that we have passed."""
@@ -88,13 +88,16 @@ class Admission:
                 connection.fail(error)
         return connection in self._joining
 
-    def _start(self, connection: Connection, asked: Mapping[str, int]) -> None:
-        self.remove(connection)
-        current_ids = {
-            name: max(self._channels[name].window.last_id, asked.get(name, 0))
-            for name in connection.hold.reliable
-        }
-        connection.start(current_ids, self._follower.epoch if self._follower else 0)
+    async def _start(self, connections: Iterable[Connection], asked: Mapping[str, int]) -> None:
+        for connection in connections:
+            if not await self._is_still_allowed(connection):
+                continue
+            self.remove(connection)
+            current_ids = {
+                name: max(self._channels[name].window.last_id, asked.get(name, 0))
+                for name in connection.hold.reliable
+            }
+            connection.start(current_ids, self._follower.epoch if self._follower else 0)
 
     def _send_away_who_waited_long(self, joining: Iterable[Connection]) -> None:
         longest = time.monotonic() - PATIENCE_SECONDS
