@@ -13,10 +13,12 @@ class LooseChannelManager(DefaultChannelManager):
 
 
 class StrictChannelManager(DefaultChannelManager):
-    """Reads `private-<username>` only by that user; breaks on `broken`."""
+    """`private-<username>` is for that user, `staff-…` for staff; `broken` breaks."""
 
     def can_read_channel(self, user, channel: str) -> bool:
         if channel == "broken":
             raise RuntimeError("a secret of the server")
+        if channel.startswith("staff-"):
+            return user is not None and user.is_staff
         owner = channel.removeprefix("private-")
         return owner == channel or (user is not None and user.get_username() == owner)
