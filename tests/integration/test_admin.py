@@ -12,16 +12,15 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_eventstream import send_event
+from django_eventstream import send_event, send_events
 from django_eventstream.admin import MOST_ROWS, decode_head
 from django_eventstream.models import Event, EventCounter
 from django_eventstream.storage.orm import DjangoModelStorage
-
-pytestmark = pytest.mark.django_db
 
 EVENTS = "/admin/django_eventstream/event/"
 COUNTERS = "/admin/django_eventstream/eventcounter/"
@@ -241,3 +240,25 @@ def test_a_list_costs_the_same_few_statements_with_ten_events_and_with_a_hundred
 def test_the_admin_passes_its_own_checks():
     call_command("check", "admin")
     assert admin.site.is_registered(Event)
+
+
+def test_the_pages_work_on_each_database(default_database):
+    admin_of_site = User.objects.create_superuser("root", "root@example.com", "x")
+    client = Client()
+    client.force_login(admin_of_site)
+    send_events([("news", "message", "\U0001f600" * 200), ("weather", "message", [1])])
+    event = Event.objects.get(channel="news")
+    found = {
+        EVENTS: 2,
+        f"{EVENTS}?channel=news&type=message&within=10&state=numbered": 1,
+        f"{EVENTS}?channel=NEWS": 0,
+        f"{EVENTS}?q=eathe": 1,
+        f"{EVENTS}?q=weather:1,news:1": 2,
+        COUNTERS: 2,
+        f"{COUNTERS}?q=ews": 1,
+    }
+    for url, count in found.items():
+        response = client.get(url)
+        assert response.status_code == 200
+        assert len(rows(response.content.decode())) == count, url
+    assert client.get(detail_url(event)).status_code == 200
