@@ -20,4 +20,5 @@ class DjangoEventstreamConfig(AppConfig):
         """Register the system checks."""
         import_module("django_eventstream.checks.configuration")
         import_module("django_eventstream.checks.database")
+        import_module("django_eventstream.checks.grip")
         import_module("django_eventstream.checks.proxies")

@@ -42,8 +42,8 @@ def catch_up(
 ) -> Batch:
     """Read what comes after the hold's cursor, up to `room` bytes of encoded events.
 
-    `position` is where the log stands for the hold's reliable channels. With `at_least_one`, an event that alone is larger than the room is not put off. Raises
-    `StorageUnavailableError`.
+    `position` is where the log stands for the hold's reliable channels. With `at_least_one`, an
+    event that alone is larger than the room is not put off. Raises `StorageUnavailableError`.
     """
     return _CatchUp(storage, hold, position).run(room, at_least_one=at_least_one)
 

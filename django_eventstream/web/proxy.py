@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from functools import lru_cache
+
 import jwt
 from django.http import HttpRequest
 
@@ -47,14 +50,21 @@ def position_of(request: HttpRequest) -> Position | None:
 def _signed_by(proxy: Proxy, signature: str) -> bool:
     if proxy.verify_key is None:
         return False
+    return _expiry(signature, proxy.verify_key, proxy.verify_issuer) > time.time()
+
+
+# A proxy signs once a second, and may ask for a thousand connections meanwhile.
+@lru_cache(maxsize=16)
+def _expiry(signature: str, key: str | bytes, issuer: str | None) -> float:
+    """Return until when a signature holds; 0 if it is not made with the key."""
     try:
-        jwt.decode(
+        claims = jwt.decode(
             signature,
-            proxy.verify_key,
+            key,
             algorithms=ALGORITHMS,
-            issuer=proxy.verify_issuer,
+            issuer=issuer,
             options={"require": ["exp"], "verify_aud": False},
         )
     except (jwt.PyJWTError, ValueError, TypeError):
-        return False
-    return True
+        return 0
+    return float(claims["exp"])
