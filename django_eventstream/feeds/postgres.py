@@ -16,9 +16,10 @@ from django_eventstream.feeds.broker import BrokerFeed
 from django_eventstream.models import Event
 from django_eventstream.storage.numbering import NOTIFY_CHANNEL
 
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.01
 """News wait for so long: those of a burst become one read of the log, and those of events that
-come by another way as well (sent by this process, or through a channel layer) become none."""
+come by another way as well (sent by this process, or through a channel layer) become none. At
+once, they overtook the event itself every second time, and it was read for nothing."""
 
 CONNECTION_OPTIONS = {
     "connect_timeout": 10,

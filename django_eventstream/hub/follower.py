@@ -53,6 +53,8 @@ class LogFollower:
                     logger.warning("Streams wait for the event log: %s", error)
                 is_reachable = False
                 await asyncio.sleep(RETRY_SECONDS)
+                # What was asked for is still wanted, long before the next regular question.
+                self.look()
 
     def look(self) -> None:
         """Ask for news now."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connections
 
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
@@ -158,16 +159,19 @@ class TestWithPostgres:
         with Postgres() as server, django_db_blocker.unblock():
             database = replace(server_database(server), alias="killed")
             database.migrate()
+            connections[database.alias].close()
             servers = [app_server(database, kind, settings=NO_POLL) for kind in SERVERS]
             with clients_of(servers, unique_channel) as clients:
-                for last in (20, 40, 60):
+                for last, announced in ((20, True), (40, False), (60, False), (80, True)):
                     send_elsewhere(
-                        f"{unique_channel}:{last - 19}:{last}", database=database.settings
+                        f"{unique_channel}:{last - 19}:{last}",
+                        database=database.settings,
+                        settings={"EVENTSTREAM_POSTGRES_NOTIFY": announced},
                     )
                     server.kill()
                     server.start()
-                # Nobody polls: they hear it because they listen again, and look then.
-                assert_all_have(clients, unique_channel, 60)
+                    # Nobody polls: they hear of it because they listen again, and look then.
+                    assert_all_have(clients, unique_channel, last)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -171,6 +171,26 @@ class TestChannelsFeed:
 
         asyncio.run(main())
 
+    def test_each_event_loop_of_a_process_hears_for_itself(self, layer, redis_server, caplog):
+        """Of two loops that share one layer of channels_redis only one can receive."""
+        heard: list[int] = []
+
+        async def main():
+            async with following(ChannelsFeed()) as listener:
+                await until(lambda: len(listener.events) == 3)
+                heard.extend(event.id for event in listener.events)
+
+        loops = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(2)]
+        for number, loop in enumerate(loops, 1):
+            loop.start()
+            wait_until(lambda number=number: members(redis_server, layer) == number)
+        for message in from_elsewhere(events(1, 2, 3)):
+            asyncio.run(tell(message))
+        for loop in loops:
+            loop.join(10)
+        assert heard == [1, 2, 3, 1, 2, 3]
+        assert "does not tell" not in caplog.text
+
     def test_it_joins_again_when_redis_forgot_it(self, layer, redis_server, monkeypatch):
         monkeypatch.setattr(channels_feed, "REJOIN_SECONDS", 0.1)
 
