@@ -152,6 +152,15 @@ class Outlet:
                     self.proxy.control_uri,
                 )
 
+    def close(self) -> None:
+        """Forget what is queued, and end the thread."""
+        with self._condition:
+            self._queue.clear()
+            self._bytes = 0
+            self._probes = Probes()
+            self._is_ending = True
+            self._condition.notify_all()
+
     def _watch(self, ids: Mapping[str, int], now: float) -> None:
         for channel, last_id in ids.items():
             self._probes.note(channel, last_id, now)
@@ -177,6 +186,10 @@ class Outlet:
                 tries = 0
             except Exception as error:  # whatever it is, the thread must live on
                 self._report(error, batch, tries)
+                if self._is_ending:
+                    # Nobody who starts a command is to wait longer for a proxy that is down.
+                    self._thread = None
+                    return
                 self._pause(PAUSES[min(tries, len(PAUSES) - 1)])
                 tries += 1
 
@@ -233,7 +246,8 @@ class Outlet:
     def _settle(self, batch: list[Item], refused: Exception | None = None) -> None:
         with self._condition:
             for item in batch:
-                if item.probe is None:
+                # It is not there if it is a probe, or if the queue was closed meanwhile.
+                if self._queue and self._queue[0] is item:
                     self._queue.popleft()
                     self._bytes -= len(item.body)
                 if refused is None:
@@ -317,7 +331,7 @@ _outlets: WeakSet[Outlet] = WeakSet()
 
 @atexit.register
 def flush() -> None:
-    """Post what is still queued. A process that a signal kills does not come here."""
+    """Post what is still queued, with one try. A process that a signal kills does not come here."""
     deadline = time.monotonic() + FLUSH_SECONDS
     for outlet in list(_outlets):
         outlet.flush(deadline)

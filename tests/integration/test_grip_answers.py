@@ -1,0 +1,339 @@
+"""What the views say to a proxy, header by header, and to those who only claim to be one."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from django.contrib.auth import get_user_model
+from django.core import signing
+from django.test import Client
+
+from django_eventstream import models, send_event, send_events
+from django_eventstream.backends import get_storage
+from django_eventstream.channelmanager import DefaultChannelManager
+from django_eventstream.events import Event
+from django_eventstream.exceptions import StorageUnavailableError
+from django_eventstream.storage.orm import DjangoModelStorage
+
+KEY, OTHER = "k" * 32, "j" * 32
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Moody(DefaultChannelManager):
+    """Fails, or refuses, as the test says."""
+
+    problem = None
+
+    def can_read_channel(self, user, channel):
+        if self.problem:
+            raise self.problem
+        return True
+
+    def is_channel_reliable(self, channel):
+        return not channel.startswith("loose-")
+
+
+class AwayStorage(DjangoModelStorage):
+    def get_position(self, channels):
+        raise StorageUnavailableError("away")
+
+
+@pytest.fixture(autouse=True)
+def keyed(settings):
+    settings.GRIP_URL = f"http://127.0.0.1:1?iss=me&key={KEY}"
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Moody"
+    yield
+    Moody.problem = None
+
+
+def signature(key=KEY, **claims):
+    return jwt.encode({"iss": "pushpin", "exp": time.time() + 60, **claims}, key)
+
+
+def ask(path="/events/?channel=a", *, client=None, last=None, sig=None, **headers):
+    headers["Grip-Sig"] = signature() if sig is None else sig
+    if last is not None:
+        headers["Grip-Last"] = last
+    return (client or Client()).get(path, headers=headers)
+
+
+def link(response) -> str:
+    return re.match("<(.*?)>", response["Grip-Link"])[1]
+
+
+def timeout(response) -> int:
+    return int(re.search(r"timeout=(\d+)", response["Grip-Link"])[1])
+
+
+def test_a_hold_in_all_its_headers():
+    send_events([("user:5", "message", "100%"), ("b", "message", 1), ("b", "message", 2)])
+    response = ask("/events/?channel=user:5&channel=b&channel=loose-c&lastEventId=user%253A5:0")
+    assert response.status_code == 200
+    assert response["Content-Type"] == "text/event-stream"
+    assert response["Grip-Hold"] == "stream"
+    assert response["Grip-Channel"].split(", ") == [
+        "events-b; prev-id=2; filter=build-id; filter=skip-users",
+        "events-user%3A5; prev-id=1; filter=build-id; filter=skip-users",
+        "events-loose-c; filter=skip-users",
+        "user-anonymous; prev-id=e0+loose-c; filter=require-sub",
+    ]
+    assert response["Grip-Set-Meta"] == ('id_format="b:%(events-b)s,user%%3A5:%(events-user%3A5)s"')
+    assert response["Grip-Keep-Alive"] == (
+        "event: keep-alive\\ndata: \\n\\n; format=cstring; timeout=20"
+    )
+    assert link(response) == "/events/_next/"
+    body = response.content
+    assert body.startswith(b":   ")
+    assert b"event: stream-open\ndata: \nid: b:2,user%%3A5:0\n\n" in body
+    assert body.endswith(b'event: message\ndata: "100%%"\nid: b:2,user%%3A5:1\n\n')
+
+
+def test_the_period_differs_between_connections(settings):
+    periods = {timeout(ask()) for _ in range(50)}
+    assert len(periods) > 20
+    assert 1440 <= min(periods) <= max(periods) <= 2160
+    settings.EVENTSTREAM_RECOVERY_SECONDS = 10**9
+    assert timeout(ask()) == 2_147_483
+
+
+def test_a_user_is_named_by_the_personal_channel_and_found_again():
+    user = get_user_model().objects.create(username="alice")
+    client = Client()
+    client.force_login(user)
+    first = ask(client=client)
+    assert f"user-{user.pk}; prev-id=e0; filter=require-sub" in first["Grip-Channel"]
+    assert first["Grip-Set-Meta"].startswith(f'user="{user.pk}", id_format=')
+    again = ask("/events/_next/", last=f"events-a; last-id=0, user-{user.pk}; last-id=e0")
+    for header in ("Grip-Hold", "Grip-Channel", "Grip-Set-Meta", "Grip-Keep-Alive"):
+        assert again[header] == first[header]
+    assert again.content == b""
+
+
+def test_the_epoch_is_in_the_ids_and_the_personal_channel():
+    epoch = get_storage().begin_epoch()
+    response = ask()
+    assert f"user-anonymous; prev-id=e{epoch}; " in response["Grip-Channel"]
+    assert response["Grip-Set-Meta"] == f'id_format="a:%(events-a)s,:{epoch}"'
+    old = ask("/events/_next/", last="events-a; last-id=0, user-anonymous; last-id=e0")
+    assert b'"reasons": {"a": "epoch"}' in old.content
+    assert old.content.endswith(b"id: a:0,:%d\n\n" % epoch)
+
+
+def test_pages_follow_each_other_by_tokens():
+    send_events([Event("a", "message", f"{n} " + "x" * 9_000) for n in range(100)])
+    response, pages, found = ask("/events/?channel=a&lastEventId=a:0"), 0, b""
+    while "Grip-Hold" not in response:
+        assert len(response.content) < (90_000 if not pages else 300_000)
+        assert "filter=build-id" in response["Grip-Channel"]
+        assert "timeout" not in response["Grip-Link"]
+        found += response.content
+        pages += 1
+        response = ask(link(response))
+    found += response.content
+    assert [int(n) for n in re.findall(rb"data: (\d+) x", found)] == list(range(100))
+    assert 3 <= pages <= 10
+    assert "events-a; prev-id=100;" in response["Grip-Channel"]
+    assert link(response) == "/events/_next/"
+
+
+def test_an_event_too_large_for_a_first_body_follows_by_the_link():
+    send_event("a", "message", "x" * 150_000)
+    first = ask("/events/?channel=a&lastEventId=a:0")
+    assert "Grip-Hold" not in first
+    assert b"stream-open" in first.content
+    assert len(first.content) < 3_000
+    second = ask(link(first))
+    assert len(second.content) > 150_000
+    assert second["Grip-Hold"] == "stream"
+
+
+def test_events_left_behind_are_numbered_by_who_looks():
+    get_storage().stage([Event("a", "message", "left behind")])
+    models.Event.objects.update(created="2020-01-01T00:00:00Z")
+    response = ask("/events/_next/", last="events-a; last-id=0, user-anonymous; last-id=e0")
+    assert b"data: left behind\nid: a:1\n" in response.content
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "",
+        "events-a; last-id=0",
+        "nonsense",
+        "events-a; last-id=0, user-1; last-id=kick-1",
+        "events-a; last-id=0, user-1; last-id=e0, user-2; last-id=e0",
+        "user-anonymous",
+    ],
+)
+def test_a_connection_that_is_not_ours_is_ended_in_silence(last):
+    response = ask("/events/_next/", last=last)
+    assert (response.status_code, response.content) == (200, b"")
+    assert not [name for name in response.headers if name.startswith("Grip-")]
+
+
+@pytest.mark.parametrize("user", ["999999", "not-a-number", "0", "%00", "9" * 40])
+def test_a_user_who_is_not_there_may_read_nothing(user):
+    send_event("a", "message", "secret")
+    response = ask("/events/_next/", last=f"events-a; last-id=0, user-{user}; last-id=e0")
+    assert response.status_code == 200
+    assert b"event: stream-error\n" in response.content
+    assert b"forbidden" in response.content
+    assert b"secret" not in response.content
+    assert "Grip-Hold" not in response
+    assert "Grip-Link" not in response
+
+
+def test_a_channel_that_changed_its_kind_ends_the_connection():
+    response = ask("/events/_next/", last="events-loose-a; last-id=0, user-anonymous; last-id=e0")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_a_proxy_asks_again_when_the_manager_or_the_log_fails(settings):
+    last = "events-a; last-id=0, user-anonymous; last-id=e0"
+    Moody.problem = RuntimeError("oops")
+    assert ask("/events/_next/", last=last).status_code == 503
+    Moody.problem = None
+    settings.EVENTSTREAM_STORAGE_CLASS = f"{__name__}.AwayStorage"
+    assert ask("/events/_next/", last=last).status_code == 503
+    first = ask()
+    assert first.status_code == 200
+    assert first.content.startswith(b"retry: ")
+    assert "Grip-Hold" not in first
+
+
+def test_an_error_is_told_and_nothing_is_held():
+    response = ask("/events/")
+    assert b"No channels specified" in response.content
+    assert "Grip-Hold" not in response
+
+
+def test_recovery_needs_no_login(settings):
+    settings.MIDDLEWARE = [
+        *settings.MIDDLEWARE,
+        "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    ]
+    last = "events-a; last-id=0, user-anonymous; last-id=e0"
+    assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda: "",
+        lambda: "x.y.z",
+        lambda: signature("x" * 32),
+        lambda: signature(exp=time.time() - 1),
+        lambda: jwt.encode({"iss": "pushpin"}, KEY),
+        lambda: jwt.encode({"exp": time.time() + 60}, "", algorithm="none"),
+        lambda: "é" * 10,
+    ],
+)
+def test_what_the_key_did_not_sign_is_not_a_proxy(forge):
+    last = "events-a; last-id=0, user-anonymous; last-id=e0"
+    assert ask("/events/_next/", last=last, sig=forge()).status_code == 403
+    assert ask(sig=forge()).status_code == 501
+
+
+def test_a_signature_is_not_good_for_longer_than_it_says():
+    short = signature(exp=time.time() + 1)
+    assert ask(sig=short).status_code == 200
+    deadline = time.monotonic() + 5
+    while ask(sig=short).status_code == 200:
+        assert time.monotonic() < deadline
+    assert ask(sig=short).status_code == 501
+
+
+@pytest.mark.parametrize(
+    ("url", "proxies", "common", "keys"),
+    [
+        (f"http://h?key={KEY}", [], None, [KEY]),
+        ("http://h", [], KEY, [KEY]),
+        ("http://h?key=publish&verify-key=" + KEY, [], None, [KEY]),
+        (None, [{"control_uri": "http://h", "verify_key": KEY}], None, [KEY]),
+        (f"http://h?key={KEY}", [{"control_uri": "http://i", "key": OTHER}], None, [KEY, OTHER]),
+        (f"http://h?key={KEY}", [{"control_uri": "http://i"}], None, [KEY]),
+    ],
+)  # fmt: skip
+def test_every_way_to_set_a_key(settings, url, proxies, common, keys):
+    settings.GRIP_URL, settings.GRIP_PROXIES, settings.GRIP_VERIFY_KEY = url, proxies, common
+    for key in keys:
+        assert ask(sig=signature(key))["Grip-Hold"] == "stream"
+    assert ask(sig=signature("x" * 32)).status_code == 501
+
+
+def test_the_issuer_is_checked_where_one_is_set(settings):
+    settings.GRIP_URL = f"http://h?verify-key={KEY}&verify-iss=fastly:1"
+    assert ask(sig=signature(iss="fastly:1")).status_code == 200
+    assert ask(sig=signature(iss="fastly:2")).status_code == 501
+
+
+def test_a_public_key_is_not_taken_for_a_shared_one(settings):
+    private = ec.generate_private_key(ec.SECP256R1())
+    public = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    settings.GRIP_URL = None
+    settings.GRIP_PROXIES = [{"control_uri": "http://h", "verify_key": public}]
+    good = jwt.encode({"exp": time.time() + 60}, private, algorithm="ES256")
+    assert ask(sig=good)["Grip-Hold"] == "stream"
+    assert ask(sig=signature("x" * 32)).status_code == 501
+
+
+def test_without_a_proxy_a_signature_means_nothing(settings):
+    settings.GRIP_URL = None
+    assert ask().status_code == 501
+    assert ask("/events/_next/", last="events-a; last-id=0").status_code == 403
+
+
+class TestWithoutKey:
+    @pytest.fixture(autouse=True)
+    def keyless(self, settings, keyed):
+        settings.GRIP_URL = "http://127.0.0.1:1"
+
+    def test_equal_audiences_have_equal_links_and_others_have_not(self):
+        links = {link(ask("/events/?channel=a&channel=b")) for _ in range(3)}
+        assert len(links) == 1
+        assert links != {link(ask("/events/?channel=a"))}
+        client = Client()
+        client.force_login(get_user_model().objects.create(username="alice"))
+        assert links != {link(ask("/events/?channel=a&channel=b", client=client))}
+
+    def test_positions_are_taken_and_nothing_else(self):
+        send_events([("a", "message", 1), ("b", "message", "secret")])
+        path = link(ask())
+        last = "events-a; last-id=0, events-b; last-id=0, user-1; last-id=e0"
+        response = ask(path, last=last)
+        assert b"data: 1\n" in response.content
+        assert b"secret" not in response.content
+        assert "events-b" not in response["Grip-Channel"]
+        assert "user-anonymous" in response["Grip-Channel"]
+
+    def test_tokens_expire_after_hours_and_not_before(self, monkeypatch):
+        last = "events-a; last-id=0, user-anonymous; last-id=e0"
+        path, now = link(ask()), time.time()
+        monkeypatch.setattr("django_eventstream.web.tokens.time.time", lambda: now + 6 * 3600)
+        assert ask(path, last=last)["Grip-Hold"] == "stream"
+        monkeypatch.setattr("django_eventstream.web.tokens.time.time", lambda: now + 13 * 3600)
+        assert ask(path, last=last).content == b""
+
+    @pytest.mark.parametrize("change", [lambda t: t[:-3] + "abc", lambda t: "x", lambda t: "x:y"])
+    def test_a_forged_token_ends_the_stream(self, change):
+        path = link(ask())
+        token = path.split("/")[-2]
+        last = "events-a; last-id=0, user-anonymous; last-id=e0"
+        response = ask(path.replace(token, change(token)), last=last)
+        assert (response.status_code, response.content) == (200, b"")
+
+    def test_other_things_signed_by_the_project_are_no_tokens(self):
+        forged = signing.dumps({"u": None, "r": ["a"], "v": [], "t": 0})
+        response = ask(f"/events/_next/{forged}/")
+        assert (response.status_code, response.content) == (200, b"")
+
+    def test_streams_routed_by_hand_say_what_is_missing(self, settings):
+        settings.ROOT_URLCONF = "tests.hand_made_urls"
+        assert b"include('django_eventstream.urls')" in ask("/rooms/a/").content

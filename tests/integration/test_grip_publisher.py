@@ -1,0 +1,291 @@
+"""The publisher against a real HTTP server: order, retries, refusals, forks and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import jwt
+import pytest
+
+from django_eventstream.events import CONTROL_CHANNEL, Event
+from django_eventstream.exceptions import PublishError
+from django_eventstream.proxies import get_proxies
+from django_eventstream.publishers import outlet, probes
+from django_eventstream.publishers.grip import GripPublisher
+from tests.services.deadline import wait_until
+from tests.services.python import run_python, start_python
+
+
+class ControlPort:
+    """A proxy's publishing port. `status` is what it answers; `poison` items are refused."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.items: list[dict] = []
+        self.batches: list[int] = []
+        self.headers: list[dict] = []
+        self.paths: list[str] = []
+        self.status = 200
+        self.open = threading.Event()
+        self.open.set()
+        control = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
+                control.open.wait(30)
+                status = control.status
+                if any("poison" in json.dumps(item) for item in items):
+                    status = 400
+                if status == 200:
+                    control.items += items
+                    control.batches.append(len(items))
+                    control.headers.append(dict(self.headers))
+                    control.paths.append(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def ids(self, channel: str = "a") -> list[int]:
+        name = f"events-{channel}"
+        found = [item for item in list(self.items) if item["channel"] == name]
+        return [int(item["id"]) for item in found if "no-seq" not in item]
+
+    def close(self) -> None:
+        self.open.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def control():
+    port = ControlPort()
+    yield port
+    for made in list(outlet._outlets):
+        made.close()
+    port.close()
+
+
+@pytest.fixture
+def publisher(control, settings):
+    settings.GRIP_URL = control.url
+    settings.EVENTSTREAM_PUBLISH_TIMEOUT = 1
+    return GripPublisher()
+
+
+def events(numbers, channel="a", **fields):
+    return [Event(channel, "message", "x", number, **fields) for number in numbers]
+
+
+def test_events_are_posted_in_order_and_in_batches(control, publisher):
+    control.open.clear()
+    for number in range(1, 1_001):
+        publisher.publish(events([number]))
+    control.open.set()
+    wait_until(lambda: len(control.ids()) == 1_000)
+    assert control.ids() == list(range(1, 1_001))
+    assert max(control.batches) == outlet.BATCH_ITEMS
+    assert len(control.batches) < 20
+    assert set(control.paths) == {"/publish/"}
+    wait_until(lambda: publisher.statistics[0].posted == 1_000)
+    assert publisher.statistics[0].lost == 0
+
+
+def test_publishing_blocks_nobody_and_waiting_waits(control, publisher):
+    control.open.clear()
+    started = time.monotonic()
+    publisher.publish(events([1]))
+    assert time.monotonic() - started < 0.5
+    control.open.set()
+    publisher.publish(events([2, 3]), wait=True)
+    assert control.ids() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_failing_proxy_is_tried_again_and_told_to_who_waits(control, publisher, status):
+    control.status = status
+    with pytest.raises(PublishError, match=str(status)):
+        publisher.publish(events([1]), wait=True)
+    publisher.publish(events([2]))
+    control.status = 200
+    wait_until(lambda: control.ids() == [1, 2])
+    assert publisher.statistics[0].failures >= 1
+
+
+def test_a_silent_proxy_fails_after_the_timeout(control, publisher):
+    control.open.clear()
+    started = time.monotonic()
+    with pytest.raises(PublishError, match="timed out"):
+        publisher.publish(events([1]), wait=True)
+    assert 0.9 < time.monotonic() - started < 3
+
+
+def test_a_proxy_that_comes_back_gets_what_it_missed(settings, control):
+    port = control.port
+    control.close()
+    settings.GRIP_URL = f"http://127.0.0.1:{port}"
+    publisher = GripPublisher()
+    publisher.publish(events(range(1, 4)))
+    wait_until(lambda: publisher.statistics[0].failures)
+    again = ControlPort(port)
+    wait_until(lambda: again.ids() == [1, 2, 3])
+    again.close()
+
+
+def test_one_bad_item_does_not_take_the_others_along(control, publisher):
+    control.open.clear()
+    publisher.publish(events([1]))
+    publisher.publish([Event("a", "message", "poison", 2), *events([3, 4])])
+    control.open.set()
+    wait_until(lambda: control.ids() == [1, 3, 4])
+    with pytest.raises(PublishError, match="400"):
+        publisher.publish([Event("a", "message", "poison", 5)], wait=True)
+    assert publisher.statistics[0].lost == 2
+
+
+def test_what_does_not_fit_into_the_queue_is_counted(control, publisher, monkeypatch):
+    monkeypatch.setattr(outlet, "QUEUE_ITEMS", 10)
+    control.open.clear()
+    publisher.publish(events(range(1, 31)))
+    assert publisher.statistics[0].lost == 20
+    control.open.set()
+    wait_until(lambda: control.ids() == list(range(1, 11)))
+
+
+def test_what_no_proxy_takes_in_a_minute_is_given_up(control, publisher, monkeypatch):
+    monkeypatch.setattr(outlet, "PATIENCE_SECONDS", 0.5)
+    control.status = 500
+    publisher.publish(events([1]))
+    wait_until(lambda: publisher.statistics[0].lost == 1)
+    control.status = 200
+    publisher.publish(events([2]), wait=True)
+    assert control.ids() == [2]
+
+
+def test_a_silent_channel_is_probed_even_after_its_publish_was_lost(
+    control, publisher, monkeypatch
+):
+    monkeypatch.setattr(probes, "SILENCE_SECONDS", 0.3)
+    publisher.publish(events([1, 2]), wait=True)
+    wait_until(lambda: len(control.items) == 3)
+    probe = control.items[-1]
+    assert (probe["id"], probe["prev-id"], probe["no-seq"]) == ("2", "2", True)
+    assert probe["formats"]["http-stream"]["content"].startswith(":")
+
+
+def test_each_proxy_is_served_though_another_one_is_silent(control, settings):
+    dead = socket.create_server(("127.0.0.1", 0))
+    settings.GRIP_URL = control.url
+    settings.GRIP_PROXIES = [{"control_uri": f"http://127.0.0.1:{dead.getsockname()[1]}"}]
+    settings.EVENTSTREAM_PUBLISH_TIMEOUT = 5
+    publisher = GripPublisher()
+    assert len(publisher.statistics) == 2
+    publisher.publish(events([1]))
+    wait_until(lambda: control.ids() == [1], timeout=2)
+    dead.close()
+
+
+def test_the_settings_list_does_not_grow(settings):
+    """django-grip appends GRIP_URL to it for every signed request."""
+    settings.GRIP_PROXIES = [{"control_uri": "http://127.0.0.1:1"}]
+    settings.GRIP_URL = "http://127.0.0.1:2"
+    for _ in range(3):
+        get_proxies.cache_clear()
+        assert len(get_proxies()) == 2
+    assert len(settings.GRIP_PROXIES) == 1
+
+
+def test_keys_are_sent_the_way_each_kind_of_proxy_reads_them(control, settings):
+    settings.GRIP_URL = f"{control.url}/base?iss=me&key={'k' * 32}&more=1"
+    GripPublisher().publish(events([1]), wait=True)
+    scheme, _, token = control.headers[0]["Authorization"].partition(" ")
+    assert scheme == "Bearer"
+    assert jwt.decode(token, "k" * 32, algorithms=["HS256"])["iss"] == "me"
+    assert control.paths == ["/base/publish/?more=1"]
+    settings.GRIP_URL = f"{control.url}?key=secret&verify-key=other"
+    GripPublisher().publish(events([2]), wait=True)
+    assert control.headers[1]["Authorization"] == "Bearer secret"
+    settings.GRIP_URL = f"{control.url}?verify-key=other"
+    GripPublisher().publish(events([3]), wait=True)
+    assert "Authorization" not in control.headers[2]
+
+
+def test_what_processes_tell_each_other_is_not_published(control, publisher):
+    publisher.publish([Event(CONTROL_CHANNEL, "disconnect", "{}", 1), *events([1])], wait=True)
+    assert [item["channel"] for item in control.items] == ["events-a"]
+
+
+def test_a_disconnect_may_be_repeated(control, publisher):
+    publisher.disconnect("5", "a")
+    publisher.disconnect("5", "a")
+    wait_until(lambda: len(control.items) == 2)
+    assert control.items[0]["channel"] == "user-5"
+    assert "id" not in control.items[0]
+
+
+SEND = """
+import os, signal, sys, time
+from django_eventstream.events import Event
+from django_eventstream.publishers.grip import GripPublisher
+publisher = GripPublisher()
+publisher.publish([Event("a", "message", "x", n) for n in range(1, 501)])
+"""
+
+
+def test_a_process_that_ends_at_once_loses_nothing(control):
+    run_python(SEND, settings={"GRIP_URL": control.url})
+    assert control.ids() == list(range(1, 501))
+
+
+def test_a_process_that_ends_does_not_wait_for_a_dead_proxy(control):
+    control.open.clear()
+    started = time.monotonic()
+    run_python(SEND, settings={"GRIP_URL": control.url})
+    assert time.monotonic() - started < 4 + outlet.FLUSH_SECONDS
+
+
+def test_a_server_that_sigterm_ends_in_order_loses_nothing(control, tmp_path):
+    code = (
+        SEND
+        + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('ready')\ntime.sleep(60)"
+    )
+    control.open.clear()
+    process = start_python(code, log=tmp_path / "log", settings={"GRIP_URL": control.url})
+    wait_until(lambda: "ready" in process.log_text())
+    os.kill(process.pid, signal.SIGTERM)
+    control.open.set()
+    process.wait()
+    assert control.ids() == list(range(1, 501))
+
+
+def test_a_forked_process_publishes_for_itself(control):
+    code = """if True:
+        import os
+        from django_eventstream.events import Event
+        from django_eventstream.publishers.grip import GripPublisher
+        publisher = GripPublisher()
+        publisher.publish([Event("a", "message", "x", 1)], wait=True)
+        pid = os.fork()
+        publisher.publish([Event("a" if pid else "b", "message", "x", 2)], wait=True)
+        if pid:
+            os.waitpid(pid, 0)
+        else:
+            os._exit(0)
+    """
+    run_python(code, settings={"GRIP_URL": control.url})
+    assert control.ids("a") == [1, 2]
+    assert control.ids("b") == [2]
