@@ -20,6 +20,7 @@ from django_eventstream.checks import database as database_checks
 from django_eventstream.checks.messages import TAG
 from django_eventstream.storage.base import Storage
 
+KEY = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -156,7 +157,7 @@ def test_wsgi_alone_is_warned_of(settings):
     settings.ASGI_APPLICATION = "project.asgi.application"
     assert found() == {}
     del settings.ASGI_APPLICATION
-    settings.GRIP_URL = "http://localhost:5561/?key=geheim"
+    settings.GRIP_URL = f"http://localhost:5561/?key={KEY}"
     assert found() == {}
 
 
@@ -182,13 +183,13 @@ def test_a_proxy_without_a_key_is_warned_of(settings):
     [message] = run_checks(tags=[TAG])
     assert message.id == "eventstream.W021"
     assert "?key=… in GRIP_URL" in message.hint
-    settings.GRIP_VERIFY_KEY = "a key of all proxies"
+    settings.GRIP_VERIFY_KEY = KEY
     assert found() == {}
 
 
 def test_each_proxy_needs_a_key(settings):
     settings.GRIP_PROXIES = [
-        {"control_uri": "http://one.example:5561", "key": "geheim"},
+        {"control_uri": "http://one.example:5561", "key": KEY},
         {"control_uri": "http://two.example:5561"},
     ]
     assert "http://two.example:5561" in found()["eventstream.W021"]
