@@ -22,3 +22,12 @@ class StrictChannelManager(DefaultChannelManager):
             return user is not None and user.is_staff
         owner = channel.removeprefix("private-")
         return owner == channel or (user is not None and user.get_username() == owner)
+
+
+class ClosableChannelManager(DefaultChannelManager):
+    """A process in which `is_open` is False believes that nobody may read anything."""
+
+    is_open = True
+
+    def can_read_channel(self, user: object, channel: str) -> bool:
+        return self.is_open

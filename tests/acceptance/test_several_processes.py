@@ -38,6 +38,14 @@ for channel, first, last in (argument.rsplit(":", 2) for argument in arguments):
         time.sleep(pause)
 """
 
+CLOSE = """
+import sys
+from django_eventstream import channel_permission_changed
+from tests.managers import ClosableChannelManager
+ClosableChannelManager.is_open = False
+channel_permission_changed(None, sys.argv[1])
+"""
+
 
 def send_elsewhere(*ranges: str, pause: float = 0, **environment: Any) -> None:
     """Sends `channel:first:last` from a process of its own, to its end."""
@@ -222,6 +230,26 @@ class TestWithAChannelLayer:
                     client.wait_for(n)
             for client in clients:
                 assert_sequence(client, loose, range(1, 41), ids=False)
+
+    def test_without_a_log_it_carries_everything(
+        self, sqlite_only, app_server, redis_server, unique_channel, layer, settings_of
+    ):
+        settings = {
+            **settings_of,
+            "EVENTSTREAM_STORAGE_CLASS": None,
+            "EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.ClosableChannelManager",
+        }
+        environment = {"database": sqlite_only.settings, "settings": settings}
+        servers = [app_server(sqlite_only, kind, settings=settings) for kind in SERVERS]
+        with clients_of(servers, unique_channel) as clients:
+            wait_until(lambda: members(redis_server, layer) == len(servers))
+            send_elsewhere(f"{unique_channel}:1:50", **environment)
+            for client in clients:
+                client.wait_for(50)
+                assert_sequence(client, unique_channel, range(1, 51), ids=False)
+            run_python(CLOSE, unique_channel, **environment)
+            for client in clients:
+                client.wait_for(lambda client: client.of_type("stream-error"))
 
     def test_an_event_costs_one_message_for_each_process(
         self, sqlite_only, app_server, redis_server, unique_channel, layer, settings_of
