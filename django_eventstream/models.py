@@ -15,13 +15,17 @@ class Event(models.Model):
     type = models.CharField(max_length=255, db_index=True)
     # A JSON string of the text that is sent: no character is beyond any database.
     data = models.TextField()
-    eid = models.BigIntegerField(null=True, blank=True, db_index=True)
+    eid = models.BigIntegerField(null=True, blank=True)
     # NULL rather than "" for none: processes of the predecessor do not know the column.
     skip_user_ids = models.TextField(null=True, blank=True)  # noqa: DJ001
     created = models.DateTimeField(db_index=True, auto_now_add=True)
 
     class Meta:
         unique_together: ClassVar = [("channel", "eid")]
+        # Finds the outbox.
+        indexes: ClassVar = [
+            models.Index(fields=["eid", "channel"], name="eventstream_eid_channel")
+        ]
 
     def __str__(self) -> str:
         return f"{self.channel}:{self.eid if self.eid is not None else '–'} {self.type}"

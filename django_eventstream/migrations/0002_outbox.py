@@ -38,10 +38,14 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name="event",
             name="eid",
-            field=models.BigIntegerField(blank=True, db_index=True, null=True),
+            field=models.BigIntegerField(blank=True, null=True),
         ),
         migrations.RunPython(migrations.RunPython.noop, number_waiting_events),
-        # Last, because MySQL cannot undo what came before: all but this can be run again.
+        # Last, because MySQL cannot undo what came before: all but these two can be run again.
+        migrations.AddIndex(
+            model_name="event",
+            index=models.Index(fields=["eid", "channel"], name="eventstream_eid_channel"),
+        ),
         migrations.AddField(
             model_name="event",
             name="skip_user_ids",

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from django.db import DatabaseError, ProgrammingError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Max
+from django.db.models import Max, Min
 from django.db.utils import InterfaceError
 from django.utils import timezone
 
@@ -73,13 +73,14 @@ class DjangoModelStorage(Storage):
 
     def read(self, channel: str, after: int, limit: int) -> list[Event]:
         """See `Storage.read()`. One statement, one more where nothing is found."""
+        after = max(after, 0)
         with self._translated_errors():
             found = self._read(channel, after, limit)
             if not found and self._last_id(channel) > after:
                 # Numbered between the two questions, or gone: only a third look can tell.
                 found = self._read(channel, after, limit)
                 if not found:
-                    raise HistoryGoneError(channel, oldest=self._last_id(channel) + 1)
+                    raise HistoryGoneError(channel, oldest=self._oldest_id(channel, after))
         if found and found[0].id != after + 1:
             raise HistoryGoneError(channel, oldest=found[0].id or 0)
         # Rows that somebody deleted by hand: what is before the hole is good.
@@ -192,9 +193,16 @@ class DjangoModelStorage(Storage):
             numbering.notify(connection, channel, last_id)
 
     def _read(self, channel: str, after: int, limit: int) -> list[Event]:
-        # The predecessor kept an empty row with the id 0 in each channel; it is no event.
-        rows = models.Event.objects.using(self.alias).filter(channel=channel, eid__gt=max(after, 0))
-        return [to_event(row) for row in rows.order_by("eid")[:limit]]
+        # Ids have no gaps, so this range is the page; and no plan reads more. A LIMIT alone led
+        # PostgreSQL through the events of all channels, in the order of `eid`.
+        page = models.Event.objects.using(self.alias).filter(
+            channel=channel, eid__gt=after, eid__lte=after + limit
+        )
+        return [to_event(row) for row in page.order_by("eid")]
+
+    def _oldest_id(self, channel: str, after: int) -> int:
+        rows = models.Event.objects.using(self.alias).filter(channel=channel, eid__gt=after)
+        return rows.aggregate(oldest=Min("eid"))["oldest"] or self._last_id(channel) + 1
 
     def _last_id(self, channel: str) -> int:
         counters = models.EventCounter.objects.using(self.alias).filter(name=channel)

@@ -224,6 +224,14 @@ def test_an_older_position_is_told_what_is_still_kept(log, after):
     assert (raised.value.channel, raised.value.oldest) == ("a", 4)
 
 
+def test_a_position_older_than_a_page_before_the_oldest_is_told_too(log):
+    log.append(events_of("a", *map(str, range(30))))
+    log.trim("a", None, 2, 100)
+    with pytest.raises(HistoryGoneError) as raised:
+        log.read("a", 3, 10)
+    assert raised.value.oldest == 29
+
+
 def test_events_before_a_hole_are_delivered_and_the_hole_is_told(log):
     """Somebody deleted rows by hand; a read that only met the hole had withheld good events."""
     log.append(events_of("a", *"12345"))
