@@ -83,9 +83,8 @@ class Page:
             if logged:
                 self.wait_id(channel, logged[-1])
             assert self.ids(channel)[: len(logged)] == logged
-        verdict = self.verdict()
-        assert verdict["missing"] == verdict["doubled"] == 0
-        assert verdict["received"] > 0
+        wait_until(lambda: self.verdict()["received"] == len(self.run(ROWS)))
+        assert self.verdict()["missing"] == self.verdict()["doubled"] == 0
 
     def errors(self):
         return [line for line in self.browser.console() if NETWORK not in line]
@@ -251,6 +250,18 @@ def test_children_of_a_demo_that_was_killed_end_by_themselves(demo):
     os.kill(demo.pid, signal.SIGKILL)
     demo.process.popen.wait(timeout=10)
     wait_until(lambda: not reaper.processes_of_session(demo.pid), 20, "its children go on")
+
+
+def test_the_demo_says_where_it_is_and_how_to_stop_it_and_nothing_else(page, demo):
+    page.write("a word")
+    page.wait_text("a word")
+    said = [line.strip() for line in demo.log_text().splitlines() if line.strip()]
+    assert said == [
+        f"The demo runs at  {demo.url}",
+        "Open it in two windows, side by side, and write something.",
+        f"To kill the server under them:  kill -9 {demo.server}",
+        "To stop the demo:               Ctrl-C",
+    ]
 
 
 def test_a_second_demo_says_where_the_first_one_runs(demo):

@@ -22,6 +22,8 @@ const shown = new Set();
 const checkers = new Map();
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 let openedAt = 0;
+let isAtEnd = true;
+let refreshing = 0;
 
 /** Make an element; texts are never read as HTML. */
 function make(tag, className, ...children) {
@@ -38,7 +40,6 @@ function showMessage({ id, author, text, sent }) {
   if (shown.has(id)) return;
   shown.add(id);
   const list = find("messages");
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
   const mine = author === find("author").value;
   const time = make("time", "", clock.format(new Date(sent)));
   const head = make("div", "head", make("b", "", author), time);
@@ -47,7 +48,13 @@ function showMessage({ id, author, text, sent }) {
   list.append(item);
   if (list.childElementCount > MESSAGES_KEPT) list.firstElementChild.remove();
   find("empty").hidden = true;
-  if (atEnd || mine) list.scrollTop = list.scrollHeight;
+  isAtEnd ||= mine;
+  refresh();
+}
+
+/** Notice whether the visitor reads old messages: then new ones must not move them away. */
+function onScroll({ target }) {
+  isAtEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 80;
 }
 
 // The ticker
@@ -75,14 +82,27 @@ function showId(channel, id, sent) {
     make("span", `channel ${channel}`, channel),
     make("span", "number", String(id)),
     make("time", "", clock.format(new Date(sent))),
-    make("span", "delay", isLate ? `caught up ${(delay / 1000).toFixed(1)} s` : `${delay} ms`),
+    make("span", "delay", isLate ? `caught up ${readable(delay)}` : readable(delay)),
   );
   Object.assign(line.dataset, { channel, id });
   addLine(line);
 }
 
+function readable(milliseconds) {
+  return milliseconds < 1000 ? `${milliseconds} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
 function showNote(text) {
   addLine(make("li", "note", text));
+}
+
+/** Do once for many events what makes the browser lay out the page. */
+function refresh() {
+  refreshing ||= setTimeout(() => {
+    refreshing = 0;
+    showVerdict();
+    if (isAtEnd) find("messages").scrollTop = find("messages").scrollHeight;
+  });
 }
 
 function showVerdict() {
@@ -114,7 +134,7 @@ function onEvent(event) {
   const data = JSON.parse(event.data);
   checkers.get(channel).see(id);
   showId(channel, id, data.sent);
-  showVerdict();
+  refresh();
   if (event.type === "posted") showMessage(data);
   else showTick(data);
 }
@@ -152,6 +172,7 @@ async function send(url, body, onDone) {
 }
 
 function listenToPeople(stream) {
+  find("messages").addEventListener("scroll", onScroll);
   const form = find("form");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -178,8 +199,7 @@ find("author").value = sessionStorage.getItem("author") ?? inventName();
 sessionStorage.setItem("author", find("author").value);
 for (const [channel, last] of parseCursor(initial.cursor)) addChecker(channel, last);
 initial.messages.forEach(showMessage);
-showVerdict();
-find("messages").scrollTop = find("messages").scrollHeight;
+refresh();
 listenToPeople(
   new Stream({
     url: document.body.dataset.events,
