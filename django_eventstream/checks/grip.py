@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, register
 from django.urls import NoReverseMatch, reverse
 
 from django_eventstream.checks.messages import TAG, error, warning
-from django_eventstream.conf import settings
+from django_eventstream.conf import other_setting, settings
 from django_eventstream.proxies import Proxy, get_proxies, is_proxy_required
 from django_eventstream.web.grip import LINK_NAME
 
@@ -92,7 +91,7 @@ def _readable_proxies() -> tuple[Proxy, ...]:
 
 
 def _has_recovery_address() -> bool:
-    if not getattr(django_settings, "ROOT_URLCONF", None):
+    if not other_setting("ROOT_URLCONF"):
         return True
     try:
         reverse(LINK_NAME)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.core.checks import run_checks
+from django.core.checks import Tags, run_checks
 from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
@@ -38,12 +38,12 @@ class ManagerOfNothing:
         return True
 
 
-def found(**options) -> dict[str, str]:
-    return {message.id: message.msg for message in run_checks(tags=[TAG], **options)}
+def found(*tags: str, **options) -> dict[str, str]:
+    return {message.id: message.msg for message in run_checks(tags=[TAG, *tags], **options)}
 
 
 def found_at(alias: str) -> dict[str, str]:
-    return found(databases=[alias])
+    return found(Tags.database, databases=[alias])
 
 
 def test_a_project_without_mistakes_gets_no_message():
@@ -237,6 +237,7 @@ def test_missing_tables_are_explained_where_the_database_may_be_asked(default_da
 def test_checks_ask_no_database_unless_told_to(django_assert_num_queries, db):
     with django_assert_num_queries(0):
         call_command("check")
+        call_command("check", tags=[TAG])
         call_command("check", deploy=True, fail_level="CRITICAL")
 
 
@@ -264,12 +265,12 @@ def test_a_fresh_project_gets_the_warning_about_wsgi_and_nothing_else(tmp_path):
     with settings.open("a") as file:
         file.write("ASGI_APPLICATION = 'mysite.asgi.application'\n")
     assert "no issues" in manage("check", "--database", "default")
-    assert "eventstream.W018" in manage("check", "--deploy")
+    assert "eventstream.W018" in manage("check", "--deploy", "--fail-level", "CRITICAL")
 
 
 def test_a_broken_storage_class_does_not_break_the_other_checks(settings):
     settings.EVENTSTREAM_STORAGE_CLASS = "not.there"
-    assert list(found(databases=["default"])) == ["eventstream.E005"]
+    assert list(found_at("default")) == ["eventstream.E005"]
     backends.get_storage.cache_clear()
 
 
