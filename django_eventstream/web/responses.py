@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from django_eventstream import sse
 from django_eventstream.exceptions import (
-    EventPermissionError,
     BadRequestError,
+    EventPermissionError,
     EventStreamError,
     SessionEndedError,
     StorageUnavailableError,
@@ -47,7 +47,7 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
         )
     if isinstance(error, StorageUnavailableError):
         logger.warning("A stream could not start: %s", error)
-        body = sse.encode_retry(random.randint(*RETRY_MILLISECONDS))  # noqa: S311
+        body = sse.encode_retry(random.randint(*RETRY_MILLISECONDS))
     else:
         if not isinstance(error, EventPermissionError | BadRequestError):
             logger.error("A stream could not start", exc_info=error)
