@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from importlib.util import find_spec
+from itertools import groupby
 
-from django.db import DatabaseError, ProgrammingError, connections, router, transaction
+from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Max, Min
-from django.db.utils import InterfaceError
+from django.db.models import F, Max, Min
 from django.utils import timezone
 
 from django_eventstream import models
 from django_eventstream.conf import settings
 from django_eventstream.events import Event
-from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import numbering, trimming
 from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.storage.errors import translated_errors
 from django_eventstream.storage.rows import to_event, to_row
 
 EPOCH_NAME = ""
@@ -61,7 +61,7 @@ class DjangoModelStorage(Storage):
         """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""
         connection = self._connection
         now = timezone.now()
-        with self._translated_errors():
+        with translated_errors(self._connection):
             if len(events) == 1 and numbering.can_append_in_one_round_trip(connection):
                 row = to_row(events[0], now)
                 notify = settings.POSTGRES_NOTIFY
@@ -74,7 +74,7 @@ class DjangoModelStorage(Storage):
     def read(self, channel: str, after: int, limit: int) -> list[Event]:
         """See `Storage.read()`. One statement, one more where nothing is found."""
         after = max(after, 0)
-        with self._translated_errors():
+        with translated_errors(self._connection):
             found = self._read(channel, after, limit)
             if not found and self._last_id(channel) > after:
                 # Numbered between the two questions, or gone: only a third look can tell.
@@ -92,7 +92,7 @@ class DjangoModelStorage(Storage):
         ids = dict.fromkeys(names, 0)
         unnumbered: set[str] = set()
         epoch = 0
-        with self._translated_errors():
+        with translated_errors(self._connection):
             for start in range(0, len(names) or 1, NAMES_PER_QUESTION):
                 for name, value in self._positions(names[start : start + NAMES_PER_QUESTION]):
                     if value is None:
@@ -105,13 +105,13 @@ class DjangoModelStorage(Storage):
 
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`."""
-        with self._translated_errors():
+        with translated_errors(self._connection):
             return trimming.delete_oldest(self._connection, channel, before, keep, limit)
 
     def is_in_transaction(self) -> bool:
         """See `Storage.is_in_transaction()`."""
         connection = self._connection
-        with self._translated_errors():
+        with translated_errors(self._connection):
             return connection.in_atomic_block or not connection.get_autocommit()
 
     def on_commit(self, callback: Callable[[], None]) -> None:
@@ -127,7 +127,7 @@ class DjangoModelStorage(Storage):
     def stage(self, events: Sequence[Event]) -> None:
         """See `Storage.stage()`. One statement; rolled back with the caller's transaction."""
         now = timezone.now()
-        with self._translated_errors():
+        with translated_errors(self._connection):
             models.Event.objects.using(self._connection.alias).bulk_create(
                 [to_row(event, now) for event in events], batch_size=BATCH_SIZE
             )
@@ -136,7 +136,7 @@ class DjangoModelStorage(Storage):
         """See `Storage.number()`. One short transaction under the channel's lock."""
         connection = self._connection
         now = timezone.now()
-        with self._translated_errors(), numbering.own_transaction(connection):
+        with translated_errors(self._connection), numbering.own_transaction(connection):
             last = numbering.take_numbers(connection, channel, 0, now)
             rows = list(
                 models.Event.objects.using(connection.alias)
@@ -145,11 +145,7 @@ class DjangoModelStorage(Storage):
             )
             if not rows:
                 return []
-            for number, row in enumerate(rows, last + 1):
-                row.eid = number
-            models.Event.objects.using(connection.alias).bulk_update(
-                rows, ["eid"], batch_size=BATCH_SIZE
-            )
+            self._write_ids(rows, last + 1)
             numbering.take_numbers(connection, channel, len(rows), now)
             self._notify(connection, channel, last + len(rows))
         return [to_event(row) for row in rows]
@@ -162,7 +158,7 @@ class DjangoModelStorage(Storage):
         """
         alias = self._connection.alias
         now = int(timezone.now().timestamp())
-        with self._translated_errors(), transaction.atomic(alias):
+        with translated_errors(self._connection), transaction.atomic(alias):
             row, _ = models.EventCounter.objects.using(alias).get_or_create(name=EPOCH_NAME)
             row.value = max(now, row.value + 1)
             row.save(using=alias)
@@ -187,6 +183,16 @@ class DjangoModelStorage(Storage):
         for channel in counts:
             self._notify(connection, channel, next_ids[channel] - 1)
         return numbered
+
+    def _write_ids(self, rows: Sequence[models.Event], first: int) -> None:
+        for number, row in enumerate(rows, first):
+            row.eid = number
+        # Keys of one transaction mostly follow each other: they make one UPDATE.
+        for offset, group in groupby(rows, lambda row: (row.eid or 0) - row.id):
+            run = list(group)
+            models.Event.objects.using(self.alias).filter(
+                id__gte=run[0].id, id__lte=run[-1].id
+            ).update(eid=F("id") + offset)
 
     def _notify(self, connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
         if connection.vendor == "postgresql" and settings.POSTGRES_NOTIFY:
@@ -228,19 +234,3 @@ class DjangoModelStorage(Storage):
     @property
     def _connection(self) -> BaseDatabaseWrapper:
         return connections[self.alias]
-
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (DatabaseError, InterfaceError) as error:
-            self._let_go_of_broken_connection()
-            is_unmigrated = isinstance(error, ProgrammingError) or "no such" in str(error)
-            hint = ' (was "migrate" run?)' if is_unmigrated else ""
-            raise StorageUnavailableError(f"the event log cannot be used: {error}{hint}") from error
-
-    def _let_go_of_broken_connection(self) -> None:
-        """Let the next use connect again: outside of requests Django does not look after it."""
-        connection = self._connection
-        if connection.connection is not None and connection.autocommit:
-            connection.close_if_unusable_or_obsolete()

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from django.db import transaction
 
+from django_eventstream import send_events
 from django_eventstream.events import Event as Message
 from django_eventstream.models import Event
 from django_eventstream.storage import DjangoModelStorage
@@ -182,6 +184,26 @@ def test_a_long_transaction_holds_nobody_up(database, start_together, tmp_path):
     (tmp_path / "go.close").touch()
     assert_all_succeeded([long])
     assert [event.data for event in log.read("a", 0, 9)] == ["at once", '["0", 0]']
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_long_transaction_that_began_later_does_not_hold_up_the_numbering_either(
+    default_database, start_together, tmp_path, count
+):
+    """Its rows, which nobody may see yet, stand directly behind ours in the table."""
+    if default_database.vendor == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    with transaction.atomic():
+        send_events([("a", "message", n) for n in range(count)])
+        [long] = start_together(LONG_TRANSACTION)
+        long.wait_ready((tmp_path / "go.open").exists)
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 2
+    log = DjangoModelStorage(using=default_database.alias)
+    assert [event.id for event in log.read("a", 0, 9)] == list(range(1, count + 1))
+    (tmp_path / "go.close").touch()
+    assert_all_succeeded([long])
+    assert log.get_position(["a", "b"]).ids == {"a": count + 1, "b": 1}
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

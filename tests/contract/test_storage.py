@@ -171,6 +171,18 @@ def test_thousands_of_staged_events_are_numbered_in_their_order(log):
     assert read_all(log, "a") == [(n + 1, str(n)) for n in range(3_000)]
 
 
+def test_staged_events_between_those_of_other_channels_are_numbered_in_their_order(log):
+    with transaction.atomic(log.alias):
+        for n in range(30):
+            log.stage(events_of("ab"[n % 3 > 0], str(n)))
+    assert [event.id for event in log.number("a")] == list(range(1, 11))
+    assert read_all(log, "a") == [(i, str(n)) for i, n in enumerate(range(0, 30, 3), 1)]
+    assert read_all(log, "b") == []
+    others = [n for n in range(30) if n % 3]
+    log.number("b")
+    assert read_all(log, "b") == [(i, str(n)) for i, n in enumerate(others, 1)]
+
+
 def test_a_channel_with_events_left_behind_is_found_after_a_second(log):
     with transaction.atomic(log.alias):
         log.stage([*events_of("a", "1", "2"), *events_of("b", "1")])
