@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Tags, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from django.utils.module_loading import import_string
@@ -36,7 +36,8 @@ def check_database(**kwargs: Any) -> Iterator[CheckMessage]:
         yield error(
             "eventstream.E015",
             f"The event log does not work on {connection.display_name}.",
-            "Route the models of django_eventstream to SQLite, PostgreSQL, MySQL or MariaDB.",
+            "Route the models of django_eventstream to SQLite, PostgreSQL, MySQL or MariaDB, "
+            f"or set {PREFIX}STORAGE_CLASS to None: then nothing is stored.",
         )
     elif connection.vendor == "sqlite" and sqlite3.sqlite_version_info < OLDEST_SQLITE:
         yield error(
@@ -80,7 +81,11 @@ def check_tables(*, databases: Sequence[str] | None = None, **kwargs: Any) -> li
     connection = _log_connection()
     if connection is None or connection.alias not in (databases or ()):
         return []
-    problem = _problem_of_tables(connection)
+    try:
+        problem = _problem_of_tables(connection) if connection.vendor in VENDORS else None
+    except DatabaseError as trouble:
+        text = f"The database of the event log cannot be asked: {trouble}"
+        return [warning("eventstream.W019", text.strip(), "Start it, or correct DATABASES.")]
     if problem is None:
         return []
     option = "" if connection.alias == "default" else f" --database {connection.alias}"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from django_eventstream.channelmanager import ChannelManagerBase
 from django_eventstream.checks import database as database_checks
 from django_eventstream.checks.messages import TAG
 from django_eventstream.storage.base import Storage
+from tests.services.ports import free_port
 
 KEY = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,6 +234,28 @@ def test_missing_tables_are_explained_where_the_database_may_be_asked(default_da
     finally:
         call_command("migrate", verbosity=0)
     assert found_at("default") == {}
+
+
+def test_a_database_that_is_down_is_a_message_and_no_traceback(postgres_only):
+    settings = {**postgres_only.settings, "PORT": str(free_port())}
+    down = replace(postgres_only, settings=settings)
+    complete = connections.configure_settings({"default": {}, "down": settings})
+    connections.settings["down"] = complete["down"]
+    try:
+        with replace(down, alias="down").as_default():
+            assert "cannot be asked" in found_at("default")["eventstream.W019"]
+    finally:
+        del connections.settings["down"]
+
+
+def test_a_project_without_a_database_is_told_so(sqlite_only):
+    complete = connections.configure_settings({"default": {}})
+    connections.settings["none"] = complete["default"]
+    try:
+        with replace(sqlite_only, alias="none").as_default():
+            assert list(found_at("default")) == ["eventstream.E015"]
+    finally:
+        del connections.settings["none"]
 
 
 def test_checks_ask_no_database_unless_told_to(django_assert_num_queries, db):
