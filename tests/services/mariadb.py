@@ -41,7 +41,9 @@ class MariaDB(Service):
             raise RuntimeError(f"mariadb-install-db failed: {done.stdout}{done.stderr}")
 
     def launch(self) -> ServerProcess:
-        settings = {**SETTINGS, "port": str(self.port), "socket": str(self.socket)}
+        # In a shared one, each server that starts deletes the temporary tables of the others.
+        settings = {**SETTINGS, "tmpdir": str(self.directory)}
+        settings |= {"port": str(self.port), "socket": str(self.socket)}
         options = [f"--{name}={value}" for name, value in settings.items()]
         return ServerProcess([self.server, *self.common, *options], log=self.log)
 
