@@ -1,4 +1,4 @@
-"""Counting what a server process asks of the tables of the log."""
+"""Counting what a server process asks of its databases."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from django.db.backends.signals import connection_created
 LOG_TABLES = ("django_eventstream_event", "django_eventstream_eventcounter")
 
 counts: Counter[str] = Counter()
+"""Statements on the tables of the log, by their first word."""
+
+connections: Counter[str] = Counter()
+"""Connections made, by alias."""
 
 
 def count_log_statements(*, connection: Any, **kwargs: object) -> None:
-    """Makes a new connection count its statements on the log, by their first word."""
+    """Makes a new connection count its statements on the log, and counts it."""
+    connections[connection.alias] += 1
     connection.execute_wrappers.append(_count)
 
 

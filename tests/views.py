@@ -40,6 +40,7 @@ def log_in(request: HttpRequest, name: str) -> JsonResponse:
     return JsonResponse({"id": user.pk, "name": name})
 
 
+@transaction.non_atomic_requests
 async def stats(request: HttpRequest) -> JsonResponse:
     """What this process holds just now, this request included. Opens no database connection."""
     return JsonResponse(
@@ -49,6 +50,7 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "os_threads": len(os.listdir("/proc/self/task")),
             "files": len(open_files()),
             "resident_bytes": resident_pages() * resource.getpagesize(),
+            "connections_opened": statements.connections.total(),
             "log_statements": dict(statements.counts),
             "database_files": open_files().count(str(connection.settings_dict["NAME"])),
         }

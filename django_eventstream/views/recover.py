@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 
 from django_eventstream import sse
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @login_not_required
+@transaction.non_atomic_requests
 def recover(
     request: HttpRequest, eventstream_token: str | None = None, **kwargs: Any
 ) -> HttpResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 
 from django_eventstream import sse
@@ -19,6 +20,9 @@ from django_eventstream.web.streams import stream_response
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
 
+# Nothing here writes with the project's data, and a transaction would cost each client that comes
+# back a database connection, and SQLite's one write lock, under ATOMIC_REQUESTS.
+@transaction.non_atomic_requests
 def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     """Stream the events of the channels that the URL or the query names."""
     if request.method not in METHODS:

@@ -178,3 +178,15 @@ def send_elsewhere() -> Callable[[Database, list], float]:
         return float(run_python(SEND, json.dumps(events), database=database.settings))
 
     return send
+
+
+def test_with_atomic_requests_a_stream_opens_no_transaction(
+    app_server, postgres_only, unique_channel
+):
+    """It would cost each client that comes back a connection, though nothing is asked on it."""
+    atomic = Database("atomic", {**postgres_only.settings, "ATOMIC_REQUESTS": True})
+    server = app_server(atomic)
+    with stream(server, unique_channel):
+        opened = server.stats()["connections_opened"]
+        with stream(server, unique_channel), stream(server, unique_channel):
+            assert server.stats()["connections_opened"] == opened
