@@ -1,0 +1,1 @@
+"""What things cost on this machine: run by hand with `make bench`, never by pytest."""
