@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from django.db import transaction
 from django_eventstream import outbox
 from django_eventstream.backends import get_publishers, get_storage
 from django_eventstream.events import CONTROL_CHANNEL, Event
+
+logger = logging.getLogger(__name__)
 
 DISCONNECT = "disconnect"
 
@@ -55,5 +58,10 @@ def parse_disconnect(event: Event) -> Disconnect | None:
     """Read a message of the control channel; None if it is of another kind."""
     if event.type != DISCONNECT:
         return None
-    data = json.loads(event.data)
-    return Disconnect(data["user"], data["channel"])
+    try:
+        data = json.loads(event.data)
+        return Disconnect(data["user"], data["channel"])
+    except (ValueError, TypeError, KeyError):
+        # Of a newer version of this package, during a deploy.
+        logger.warning("A message on the control channel cannot be read: %.200r", event.data)
+        return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from urllib.parse import quote, unquote_to_bytes
 
@@ -56,6 +56,11 @@ class Cursor:
                 # Named twice, the lower one loses nothing.
                 positions[channel] = min(int(number), positions.get(channel, MAX_ID))
         return cls(MappingProxyType(positions), epoch, readable)
+
+    def only(self, channels: Iterable[str]) -> Cursor:
+        """Return the position on these channels: a client may name thousands of others."""
+        positions = {name: self.positions[name] for name in channels if name in self.positions}
+        return replace(self, positions=MappingProxyType(positions))
 
     def __str__(self) -> str:
         return format_cursor(self.positions.items(), self.epoch)

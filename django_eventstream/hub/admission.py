@@ -65,9 +65,11 @@ class Admission:
         return await self._follower.ask({*names, CONTROL_CHANNEL})
 
     def _unsure_of(self, connection: Connection) -> list[str]:
-        return [
+        names = [
             name for name in connection.hold.reliable if not self._knows_start(connection, name)
         ]
+        # Nobody starts before the hub can hear who is not allowed to read any more.
+        return names if self._control.is_positioned else [*names, CONTROL_CHANNEL]
 
     def _knows_start(self, connection: Connection, name: str) -> bool:
         """Whether the log need not be asked: the client brings a place that we have passed."""
@@ -76,9 +78,14 @@ class Admission:
         is_passed = position is not None and position <= channel.window.last_id
         return channel.is_positioned and is_passed
 
+    @property
+    def _control(self) -> HeldChannel:
+        return self._channels[CONTROL_CHANNEL]
+
     async def _is_still_allowed(self, connection: Connection) -> bool:
         """Ask again where permission may have changed between the view and now."""
-        if connection in self._joining and self._changes.may_concern(connection.hold):
+        heard_since = self._control.positioned_at
+        if connection in self._joining and self._changes.may_concern(connection.hold, heard_since):
             try:
                 await self._run_in_thread(connection.hold.authorize)
             except StorageUnavailableError:
@@ -89,15 +96,23 @@ class Admission:
         return connection in self._joining
 
     async def _start(self, connections: Iterable[Connection], asked: Mapping[str, int]) -> None:
+        lives = {name: self._channels[name].life for name in asked if name in self._channels}
         for connection in connections:
             if not await self._is_still_allowed(connection):
                 continue
+            if self._have_restarted(connection, lives):
+                continue  # until the next round, which asks again
             self.remove(connection)
             current_ids = {
                 name: max(self._channels[name].window.last_id, asked.get(name, 0))
                 for name in connection.hold.reliable
             }
             connection.start(current_ids, self._follower.epoch if self._follower else 0)
+
+    def _have_restarted(self, connection: Connection, lives: Mapping[str, int]) -> bool:
+        """Say whether the log was restored from a backup since it was asked."""
+        names = lives.keys() & set(connection.hold.reliable)
+        return any(self._channels[name].life != lives[name] for name in names)
 
     def _send_away_who_waited_long(self, joining: Iterable[Connection]) -> None:
         longest = time.monotonic() - PATIENCE_SECONDS

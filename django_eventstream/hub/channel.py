@@ -7,6 +7,7 @@ with one read at a time, however many connections wait for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -52,9 +53,11 @@ class HeldChannel:
         self.name = name
         self.is_reliable = is_reliable
         self.readers: dict[Reader, None] = {}
-        self.window = Window(0, window_bytes)
+        self.window = Window(0, window_bytes, keeps_last=not is_reliable)
         self.is_positioned = not is_reliable
         """Whether the window's last id is known: a log is asked first."""
+        self.positioned_at = time.monotonic()
+        """What was stored before may never come by."""
         self.target = 0
         """Highest id that a hint spoke of."""
         self.waiting: dict[Reader, int] = {}
@@ -76,6 +79,7 @@ class HeldChannel:
         self._epoch = epoch
         self.window.restart(last_id)
         self.is_positioned = True
+        self.positioned_at = time.monotonic()
         self.hint(last_id)
         self._wake_all()
 

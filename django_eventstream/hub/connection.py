@@ -134,6 +134,7 @@ class Connection:
                 chunk = frame.whole if self._is_single else self._with_cursor(frame.body)
                 chunks.append(chunk)
                 taken += len(chunk)
+        self._drop_page_if_taken(channel.name)
         if skipped and channel.is_reliable:
             # An id alone moves the cursor and dispatches nothing.
             chunks.append(sse.encode_id(self._cursor()))
@@ -157,6 +158,11 @@ class Connection:
         else:
             self._reset({channel.name: "overflow"})
         return []
+
+    def _drop_page_if_taken(self, name: str) -> None:
+        page = self._pages.get(name)
+        if page is not None and page[-1].id <= self._positions[name]:
+            del self._pages[name]
 
     def _reset(self, reasons: Mapping[str, str]) -> None:
         for channel in self._channels:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from functools import partial
 
 from django_eventstream.backends import get_storage, make_feeds
 from django_eventstream.conf import settings
@@ -13,8 +14,12 @@ from django_eventstream.hub.hub import Hub, HubOptions
 from django_eventstream.hub.log import LogReader
 from django_eventstream.hub.shutdown import drain_on_signals
 
-_lock = threading.Lock()
-_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+# A signal handler takes it too, in the middle of whatever its thread does.
+_lock = threading.RLock()
+_hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+
+# The loops of a process that forks do not run in its child; they would only collect what is sent.
+os.register_at_fork(after_in_child=_hubs.clear)
 
 
 def get_hub() -> Hub:
@@ -24,8 +29,9 @@ def get_hub() -> Hub:
     if hub is None:
         hub = _make_hub()
         with _lock:
+            _forget_closed_loops()
             _hubs[loop] = hub
-        drain_on_signals(hub)
+        drain_on_signals(partial(tell_hubs, Hub.drain))
     return hub
 
 
@@ -35,6 +41,12 @@ def tell_hubs(function: Callable[[Hub], None]) -> None:
         hubs = list(_hubs.values())
     for hub in hubs:
         hub.call_threadsafe(function)
+
+
+def _forget_closed_loops() -> None:
+    # A hub knows its loop, so that neither goes by itself.
+    for loop in [loop for loop in _hubs if loop.is_closed()]:
+        del _hubs[loop]
 
 
 def _make_hub() -> Hub:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
@@ -42,9 +41,7 @@ class LogFollower:
         """Ask for news for ever: regularly, and at once after `look()`."""
         is_reachable = True
         while True:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._poll_seconds)
-            self._news.clear()
+            await self._wait_for_news()
             try:
                 await self.ask(self._reliable_names())
                 is_reachable = True
@@ -59,6 +56,15 @@ class LogFollower:
     def look(self) -> None:
         """Ask for news now."""
         self._news.set()
+
+    async def _wait_for_news(self) -> None:
+        # Not wait_for(): before Python 3.12 it loses a cancellation that comes with the news.
+        timer = asyncio.get_running_loop().call_later(self._poll_seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            timer.cancel()
+        self._news.clear()
 
     async def ask(self, names: Iterable[str]) -> Mapping[str, int]:
         """Ask where the log stands, tell the channels, and return the last ids.
@@ -85,7 +91,7 @@ class LogFollower:
         self.epoch = position.epoch
         self._restart(restarts, position)
         if position.unnumbered:
-            await self._log.relay(sorted(position.unnumbered))
+            self._tasks.ensure("relay", partial(self._relay, sorted(position.unnumbered)))
         return position.ids
 
     def schedule_read(self, channel: HeldChannel) -> None:
@@ -108,6 +114,13 @@ class LogFollower:
             else:
                 if life == channel.life:
                     channel.take_read(after, events)
+
+    async def _relay(self, channels: list[str]) -> None:
+        try:
+            await self._log.relay(channels)
+        except StorageUnavailableError as error:
+            logger.warning("Events left behind could not be numbered: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _restart(self, reasons: Mapping[str, str], position: LogPosition) -> None:
         """Tell each connection once of all its channels: a cursor between two news would lie."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from django_eventstream import control
@@ -58,6 +58,8 @@ class Hub:
         self._options = options
         self._feeds = feeds
         self._channels: dict[str, HeldChannel] = {}
+        self._loose_channels: dict[str, HeldChannel] = {}
+        """Those that are not stored: should a project change its mind, their ids mean nothing."""
         self._connections: dict[Connection, None] = {}
         self._tasks = NamedTasks()
         self._keep_alives = KeepAliveWheel(options.keep_alive_seconds)
@@ -75,8 +77,10 @@ class Hub:
         """Hold a new connection; `wake` is called whenever `Connection.take()` may have more."""
         if not self._connections:
             self._rise()
-        channels = {name: self._hold_channel(name, is_reliable=True) for name in hold.reliable}
-        channels |= {name: self._hold_channel(name, is_reliable=False) for name in hold.unreliable}
+        channels = {name: self._hold_channel(self._channels, name) for name in hold.reliable}
+        channels |= {
+            name: self._hold_channel(self._loose_channels, name) for name in hold.unreliable
+        }
         connection = Connection(
             hold, channels, wake=wake, backlog_bytes=self._options.backlog_bytes
         )
@@ -96,11 +100,8 @@ class Hub:
         self._connections.pop(connection, None)
         self._admission.remove(connection)
         self._keep_alives.remove(connection)
-        for name in (*connection.hold.reliable, *connection.hold.unreliable):
-            if (channel := self._channels.get(name)) is not None:
-                channel.forget(connection)
-                if not channel.readers:
-                    del self._channels[name]
+        self._let_go(self._channels, connection.hold.reliable, connection)
+        self._let_go(self._loose_channels, connection.hold.unreliable, connection)
         if not self._connections:
             self._rest()
 
@@ -118,6 +119,8 @@ class Hub:
         for event in events:
             if (channel := self._channels.get(event.channel)) is not None:
                 channel.offer(event)
+            if (channel := self._loose_channels.get(event.channel)) is not None:
+                channel.offer(event if event.id is None else replace(event, id=None))
 
     def hint(self, channel: str, last_id: int) -> None:
         """Learn that the log of a channel has reached an id."""
@@ -138,7 +141,7 @@ class Hub:
     def statistics(self) -> HubStatistics:
         """Say how much is held."""
         held = len(self._channels) - (CONTROL_CHANNEL in self._channels)
-        return HubStatistics(len(self._connections), held)
+        return HubStatistics(len(self._connections), held + len(self._loose_channels))
 
     # Life: a hub without connections costs nothing
 
@@ -155,6 +158,7 @@ class Hub:
 
     def _rest(self) -> None:
         self._channels.clear()
+        self._loose_channels.clear()
         self._tasks.cancel()
         if self._follower is not None:
             self._follower.rest()
@@ -165,11 +169,19 @@ class Hub:
             self._channels, self._follower, self._changes, self._run_in_thread
         )
 
-    def _hold_channel(self, name: str, *, is_reliable: bool) -> HeldChannel:
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = self._make_channel(name, is_reliable=is_reliable)
-        return channel
+    def _hold_channel(self, held: dict[str, HeldChannel], name: str) -> HeldChannel:
+        if name not in held:
+            held[name] = self._make_channel(name, is_reliable=held is self._channels)
+        return held[name]
+
+    def _let_go(
+        self, held: dict[str, HeldChannel], names: Iterable[str], connection: Connection
+    ) -> None:
+        for name in names:
+            if (channel := held.get(name)) is not None:
+                channel.forget(connection)
+                if not channel.readers:
+                    del held[name]
 
     def _make_channel(
         self, name: str, *, is_reliable: bool, listener: Callable[[Event], None] | None = None
@@ -199,4 +211,5 @@ class Hub:
         self._changes.add(change)
         for connection in list(self._connections):
             if concerns(change, connection.hold):
+                self._admission.remove(connection)
                 connection.fail(EventPermissionError.for_channels([change.channel]))

@@ -38,8 +38,15 @@ class LogReader:
         return await self.run(partial(self._storage.read, channel, after, limit))
 
     async def relay(self, channels: list[str]) -> None:
-        """Number and announce events that were left behind."""
-        await self.run(partial(relay, channels))
+        """Number and announce events that were left behind.
+
+        In another thread, for as long as it takes: whoever numbers many events of a channel, or
+        froze in the middle, has locked it, and reads do not wait for that.
+        """
+        executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-relay")
+        relaying = executor.submit(_closing_always, partial(relay, channels))
+        executor.shutdown(wait=False)
+        await asyncio.wrap_future(relaying)
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """Call a function that blocks, in the reader's thread."""
@@ -49,6 +56,13 @@ class LogReader:
     def rest(self) -> None:
         """Close the database connection until it is needed again."""
         self._executor.submit(connections.close_all)
+
+
+def _closing_always(function: Callable[[], Result]) -> Result:
+    try:
+        return function()
+    finally:
+        connections.close_all()
 
 
 def _closing_on_failure(function: Callable[[], Result]) -> Result:

@@ -9,36 +9,35 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from weakref import ref
-
-from django_eventstream.hub.hub import Hub
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def drain_on_signals(hub: Hub) -> None:
-    """End the hub's streams on SIGTERM and SIGINT, before whatever handled the signal so far.
+def drain_on_signals(drain: Callable[[], None]) -> None:
+    """Call `drain()` on SIGTERM and SIGINT, before whatever handled the signal so far.
 
-    Only the main thread may set handlers; a hub elsewhere ends with its process.
+    Only the main thread may set handlers; without them streams end with their process. Called
+    again, it does something only if somebody has set a handler of their own meanwhile.
     """
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            _chain(number, hub)
+            previous = signal.getsignal(number)
+            if not isinstance(previous, _Handler):
+                signal.signal(number, _Handler(drain, previous))
 
 
-def _chain(number: signal.Signals, hub: Hub) -> None:
-    previous = signal.getsignal(number)
-    hub_reference = ref(hub)
+class _Handler:
+    def __init__(self, drain: Callable[[], None], previous: Any) -> None:
+        self._drain = drain
+        self._previous = previous
 
-    def handle(received: int, frame: FrameType | None) -> None:
-        target = hub_reference()
-        if target is not None:
-            target.call_threadsafe(Hub.drain)
-        if callable(previous):
-            previous(received, frame)
-        elif previous != signal.SIG_IGN:
+    def __call__(self, received: int, frame: FrameType | None) -> None:
+        self._drain()
+        if callable(self._previous):
+            self._previous(received, frame)
+        elif self._previous != signal.SIG_IGN:
             signal.signal(received, signal.SIG_DFL)
             os.kill(os.getpid(), received)
-
-    signal.signal(number, handle)

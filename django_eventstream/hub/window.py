@@ -32,8 +32,9 @@ class Frame:
 class Window:
     """Frames with consecutive ids that end at `last_id`; the oldest go when it is full."""
 
-    def __init__(self, last_id: int, max_bytes: int) -> None:
+    def __init__(self, last_id: int, max_bytes: int, *, keeps_last: bool = False) -> None:
         self.last_id = last_id
+        self._keeps_last = keeps_last
         self._frames: list[Frame] = []
         self._bytes = 0
         self._max_bytes = max_bytes
@@ -74,8 +75,9 @@ class Window:
 
     def _shrink(self) -> None:
         surplus = 0
-        for surplus, frame in enumerate(self._frames, 1):  # noqa: B007
-            self._bytes -= frame.size
-            if self._bytes <= self._max_bytes:
-                break
+        # What is stored nowhere else stays until the next one, however large.
+        most = len(self._frames) - self._keeps_last
+        while surplus < most and self._bytes > self._max_bytes:
+            self._bytes -= self._frames[surplus].size
+            surplus += 1
         del self._frames[:surplus]

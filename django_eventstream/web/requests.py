@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
+from django.db.models import Model
 from django.http import HttpRequest
 
 from django_eventstream.backends import get_channel_manager, is_reliable
@@ -44,16 +45,15 @@ def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
 def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized_at: float) -> Hold:
     """Authorise the user for the channels, and make the hold. See `parse_hold()`."""
     channels = sorted(names)
-    check = partial(_authorize, user, channels)
-    check()
+    _authorize(user, channels)
     stored = {name: calling_manager(is_reliable, name) for name in channels}
     return Hold(
         reliable=tuple(name for name in channels if stored[name]),
         unreliable=tuple(name for name in channels if not stored[name]),
-        cursor=cursor,
-        user_id=user_key(user),
+        cursor=None if cursor is None else cursor.only(channels),
+        user_id=calling_manager(user_key, user),
         authorized_at=authorized_at,
-        authorize=check,
+        authorize=partial(_authorize_again, user, channels),
     )
 
 
@@ -99,6 +99,16 @@ def _is_authenticated(user: Any) -> bool:
 def _authorize(user: Any, channels: Iterable[str]) -> None:
     manager: ChannelManagerBase = get_channel_manager()
     calling_manager(authorize, manager, user, channels)
+
+
+def _authorize_again(user: Any, channels: Iterable[str]) -> None:
+    # Django's backends keep the permissions of a user on the object that was asked first.
+    if isinstance(user, Model):
+        users = user._meta.model._base_manager.using(user._state.db)
+        user = calling_manager(users.filter(pk=user.pk).first)
+        if user is None:
+            raise EventPermissionError.for_channels(channels)
+    _authorize(user, channels)
 
 
 def _checked_names(named: Iterable[str]) -> list[str]:

@@ -40,6 +40,7 @@ class MemoryLog:
         self.questions = 0
         self.is_away = False
         self.delay = 0.0
+        self.left_behind: frozenset[str] = frozenset()
 
     def append(self, channel: str, data: str = "", **fields: object) -> Event:
         events = self.events.setdefault(channel, [])
@@ -55,7 +56,7 @@ class MemoryLog:
         self.questions += 1
         ids = {name: len(self.events.get(name, ())) for name in channels}
         await asyncio.sleep(self.delay)
-        return LogPosition(ids, self.epoch)
+        return LogPosition(ids, self.epoch, self.left_behind)
 
     async def read(self, channel: str, after: int, limit: int) -> list[Event]:
         await self._answer()
@@ -432,6 +433,160 @@ async def test_a_hub_that_nobody_uses_does_nothing(log, hub):
     await again.until_at(a=1)
 
 
+@in_a_loop
+async def test_a_permission_that_goes_right_after_the_first_stream_came_is_heard_of(log, hub):
+    hub = Hub(log, replace(OPTIONS, poll_seconds=0.3))
+    client = Client(hub, reliable=(), unreliable=("loose",), user_id="7")
+    await client.until(lambda: client.messages)
+    disconnect(log, hub, "7", "loose")
+    await client.until(lambda: client.messages[-1].type == "stream-error")
+
+
+@in_a_loop
+async def test_a_permission_that_goes_before_the_hub_can_hear_of_it_is_asked_for_again(log, hub):
+    log.delay = 0.05
+    first = Client(hub, "b")
+    await asyncio.sleep(0)
+    before = time.monotonic()
+    disconnect(log, hub, "7", "a")
+    overtaken = Client(hub, "a", user_id="7", authorized_at=before, authorize=refuse)
+    await first.until(lambda: first.messages)
+    await overtaken.until(lambda: overtaken.messages)
+    assert [message.type for message in overtaken.messages] == ["stream-error"]
+
+
+@in_a_loop
+async def test_more_changes_of_permissions_than_are_remembered_hide_none(log, hub):
+    held = Client(hub, "b", user_id="last")
+    await held.until(lambda: held.messages)
+    before = time.monotonic()
+    disconnect(log, hub, "7", "a")
+    for user in range(1_100):
+        disconnect(log, hub, f"other {user}", "a")
+    disconnect(log, hub, "last", "b")
+    await held.until(lambda: held.messages[-1].type == "stream-error")
+    overtaken = Client(hub, "a", user_id="7", authorized_at=before, authorize=refuse)
+    await overtaken.until(lambda: overtaken.messages)
+    assert [message.type for message in overtaken.messages] == ["stream-error"]
+
+
+@in_a_loop
+async def test_nothing_follows_the_error_of_a_stream_that_was_refused_while_it_joined(log, hub):
+    def lose_it_meanwhile() -> None:
+        hub.offer([disconnect(log, hub, "7", "a")])
+
+    held = Client(hub, "b")
+    await held.until(lambda: held.messages)
+    client = Client(hub, "a", user_id="7", authorized_at=0.0, authorize=lose_it_meanwhile)
+    await client.until(lambda: client.messages)
+    assert not client.take()
+    assert [message.type for message in client.messages] == ["stream-error"]
+
+
+@in_a_loop
+async def test_a_message_of_another_version_on_the_control_channel_hides_no_other(log, hub):
+    client = Client(hub, "a", user_id="7")
+    await client.until(lambda: client.messages)
+    log.append(CONTROL_CHANNEL)
+    event = log.events[CONTROL_CHANNEL].pop()
+    log.events[CONTROL_CHANNEL].append(replace(event, type=DISCONNECT, data="{}"))
+    disconnect(log, hub, "7", "a")
+    await client.until(lambda: client.messages[-1].type == "stream-error")
+
+
+@in_a_loop
+async def test_a_log_that_is_restored_while_a_stream_joins_does_not_hide_what_comes_next(log, hub):
+    is_allowed = asyncio.Event()
+
+    async def run(function):
+        await is_allowed.wait()
+        function()
+
+    for _ in range(10):
+        log.append("a")
+    held = Client(hub, "a")
+    await held.until(lambda: held.messages)
+    log.run = run
+    joining = Client(hub, "a", user_id="7", authorized_at=0.0)
+    asked = log.questions
+    await held.until(lambda: held.take() or log.questions > asked + 1 or held.woken.set())
+    del log.events["a"][4:]
+    log.epoch = 77
+    await held.until(lambda: held.resets())
+    is_allowed.set()
+    await joining.until(lambda: joining.messages)
+    hub.offer([log.append("a", "new 5")])
+    await joining.until_at(a=5)
+    assert joining.messages[0].last_event_id == "a:4,:77"
+    assert joining.data() == ["new 5"]
+
+
+@in_a_loop
+async def test_a_loose_event_larger_than_a_window_arrives(log, hub):
+    client = Client(hub, reliable=(), unreliable=("loose",))
+    await client.until(lambda: client.messages)
+    large = "x" * 2 * OPTIONS.window_bytes
+    hub.offer([Event("loose", "message", large)])
+    await client.until(lambda: client.data() or client.resets())
+    assert client.data() == [large]
+
+
+@in_a_loop
+async def test_a_channel_that_is_stored_now_and_was_not_before_is_two_channels(log, hub):
+    for _ in range(5):
+        log.append("a")
+    loose = Client(hub, reliable=(), unreliable=("a",))
+    await loose.until(lambda: loose.messages)
+    stored = Client(hub, "a")
+    await stored.until(lambda: stored.messages)
+    assert stored.cursor == "a:5"
+    hub.offer([log.append("a")])
+    await stored.until_at(a=6)
+    await loose.until(lambda: loose.data())
+    assert stored.data() == ["6"]
+    assert loose.messages[1:] == [Message("message", "6", "")]
+
+
+@in_a_loop
+async def test_a_connection_that_has_caught_up_keeps_nothing_for_itself(log, hub):
+    for _ in range(300):
+        log.append("a", "y" * 50)
+    client = Client(hub, "a", cursor="a:0")
+    await client.until_at(a=300)
+    assert client.connection._pages == {}
+
+
+@in_a_loop
+async def test_the_last_stream_that_leaves_with_news_leaves_no_task_behind(log, hub):
+    for _ in range(3):
+        client = Client(hub, "a")
+        await client.until(lambda client=client: client.messages)
+        hub.look()
+        client.leave()
+    await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    done, pending = await asyncio.wait(left, timeout=5) if left else (left, set())
+    assert not pending
+
+
+@in_a_loop
+async def test_numbering_that_must_wait_for_a_frozen_sender_stalls_no_stream(log, hub):
+    async def wait_for_ever(channels) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    log.relay = wait_for_ever
+    log.left_behind = frozenset({"somebody elses"})
+    client = Client(hub, "a")
+    await client.until(lambda: client.messages)
+    log.append("a")
+    await client.until_at(a=1)
+    client.leave()
+
+
+def refuse() -> None:
+    raise EventPermissionError.for_channels(["a"])
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_every_client_sees_each_event_once_and_in_order(seed):
     """Sends, hints in any order and number, cuts inside chunks, slow readers, trims, outages."""
@@ -479,7 +634,8 @@ def size_of(chance: random.Random) -> str:
     return f"{chance.randrange(10**6)}:" + "x" * chance.choice([0, 10, 100, 900])
 
 
-def disconnect(log: MemoryLog, hub: Hub, user: str | None, channel: str) -> None:
+def disconnect(log: MemoryLog, hub: Hub, user: str | None, channel: str) -> Event:
     data = json.dumps({"user": user, "channel": channel})
     number = len(log.events[CONTROL_CHANNEL]) + 1
     log.events[CONTROL_CHANNEL].append(Event(CONTROL_CHANNEL, DISCONNECT, data, number))
+    return log.events[CONTROL_CHANNEL][-1]
