@@ -77,7 +77,7 @@ def url(project, tmp_path):
     server = ServerProcess(argv, log=log, env=project.env, cwd=project.directory)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/admin/login/"), message=log.read_text)
+        wait_until(lambda: answers(f"{url}/admin/login/"), timeout=30, message=log.read_text)
         yield url
     finally:
         server.kill()
