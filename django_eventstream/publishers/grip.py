@@ -34,8 +34,14 @@ class GripPublisher(Publisher):
             self._put(bodies, _last_ids(told), wait=wait)
 
     def disconnect(self, user_id: str | None, channel: str) -> None:
-        """See `Publisher.disconnect()`. The user's connections ask, and are told there."""
-        self._put([grip.encode_item(grip.recheck_item(user_id, self._prefix))], {}, wait=False)
+        """See `Publisher.disconnect()`. The user's connections ask, and are told there.
+
+        They are told twice, for those that were authorised just before and not yet held.
+        """
+        hint = [grip.encode_item(grip.recheck_item(user_id, self._prefix))]
+        for outlet in self._outlets:
+            outlet.put_later(hint)
+        self._put(hint, {}, wait=False)
 
     def watch(self, ids: Mapping[str, int]) -> None:
         """Probe channels (name → last id) that fall silent, for senders that do not live on."""

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
@@ -39,6 +40,9 @@ PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 FLUSH_SECONDS = 5.0
 """How long a process that ends waits for its queues."""
+
+LATER_SECONDS = 2.0
+"""Until a hint is repeated: an answer that was under way at the first one is held by then."""
 
 IDLE_SECONDS = 10.0
 """A thread with nothing left to do ends after this time."""
@@ -106,6 +110,7 @@ class Outlet:
         """Begin anew: the thread and what it still had to do belong to the parent process."""
         self._condition = threading.Condition()
         self._queue: deque[Item] = deque()
+        self._later: deque[Item] = deque()
         self._bytes = 0
         self._probes = Probes()
         self._thread: threading.Thread | None = None
@@ -129,6 +134,13 @@ class Outlet:
                 self._lose(len(bodies), str(error), ticket)
         if lost:
             self._lose(lost, "the queue is full", ticket)
+
+    def put_later(self, bodies: Sequence[bytes]) -> None:
+        """Post again after `LATER_SECONDS`, if the process lives so long."""
+        at = time.monotonic() + LATER_SECONDS
+        with self._condition:
+            if len(self._later) < QUEUE_ITEMS:
+                self._later.extend(Item(body, at) for body in bodies)
 
     def watch(self, ids: Mapping[str, int]) -> None:
         """Probe these channels when nothing more comes for a while."""
@@ -156,6 +168,7 @@ class Outlet:
         """Forget what is queued, and end the thread."""
         with self._condition:
             self._queue.clear()
+            self._later.clear()
             self._bytes = 0
             self._probes = Probes()
             self._is_ending = True
@@ -200,6 +213,7 @@ class Outlet:
             while True:
                 now = time.monotonic()
                 self._drop_stale(now)
+                self._take_later(now)
                 if self._queue:
                     return self._first_of_queue()
                 if self._is_ending:
@@ -207,11 +221,22 @@ class Outlet:
                     return None
                 if due := self._probes.take_due(now, BATCH_ITEMS):
                     return [Item(self._encode_probe(*at), now, probe=at) for at in due]
-                wait = self._probes.seconds_until_due(now)
+                wait = self._seconds_until_due(now)
                 if wait is None and now >= idle_until:
                     self._thread = None
                     return None
                 self._condition.wait(IDLE_SECONDS if wait is None else wait)
+
+    def _take_later(self, now: float) -> None:
+        while self._later and self._later[0].at <= now:
+            item = self._later.popleft()
+            self._queue.append(item)
+            self._bytes += len(item.body)
+
+    def _seconds_until_due(self, now: float) -> float | None:
+        waits = [max(0.0, item.at - now) for item in islice(self._later, 1)]
+        probe = self._probes.seconds_until_due(now)
+        return min([*waits, *([] if probe is None else [probe])], default=None)
 
     def _first_of_queue(self) -> list[Item]:
         batch: list[Item] = []

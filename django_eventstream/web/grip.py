@@ -27,7 +27,7 @@ FIRST_BODY_BYTES = 40_000
 """Room of a first body. A proxy that filters it answers 502 beyond 100,000, and escaping may
 double it; answers of recovery requests have no such limit."""
 
-PAGE_BYTES = 250_000
+PAGE_BYTES = 100_000
 """Room of the pages that follow."""
 
 JITTER = 0.2

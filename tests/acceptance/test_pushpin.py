@@ -289,7 +289,7 @@ def test_an_event_that_is_too_large_to_publish_comes_from_the_log(site, unique_c
         client.wait_open()
         send(unique_channel, [1])
         send_event(unique_channel, "message", "x" * 1_500_000, json_encode=False)
-        client.wait_for(2, timeout=5)
+        client.wait_for(2, timeout=45)
         send(unique_channel, [2])
         client.wait_for(3)
         assert client.ids(unique_channel) == [1, 2, 3]

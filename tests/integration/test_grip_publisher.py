@@ -229,10 +229,13 @@ def test_what_processes_tell_each_other_is_not_published(control, publisher):
     assert [item["channel"] for item in control.items] == ["events-a"]
 
 
-def test_a_disconnect_may_be_repeated(control, publisher):
+def test_a_disconnect_is_told_again_to_who_was_not_held_yet(control, publisher, monkeypatch):
+    monkeypatch.setattr(outlet, "LATER_SECONDS", 0.3)
     publisher.disconnect("5", "a")
+    wait_until(lambda: len(control.items) == 1)
     publisher.disconnect("5", "a")
-    wait_until(lambda: len(control.items) == 2)
+    wait_until(lambda: len(control.items) == 4)
+    assert control.items[1:] == control.items[:1] * 3
     assert control.items[0]["channel"] == "user-5"
     assert "id" not in control.items[0]
 
