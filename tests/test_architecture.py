@@ -28,7 +28,7 @@ READ_DJANGOS_SETTINGS = {"conf", "proxies"}
 """All settings are read in `conf`, but those of django-grip, which `proxies` understands."""
 
 MOST_LINES = 300
-LONG_MODULES = {"publishers.outlet": 340}
+LONG_MODULES = {"publishers.outlet": 400}
 """The queue of a proxy, its thread and its retries, which only make sense together."""
 
 MOST_LINES_OF_A_FUNCTION = 40
@@ -97,14 +97,15 @@ def functions(tree: ast.AST) -> list[FUNCTION]:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_that_imports_has_a_layer(name):
-    assert name in NO_LAYER or not own_imports(name) or layer_of(name) is not None
+    has_none = layer_of(name) is None and name not in NO_LAYER
+    assert not (has_none and own_imports(name)), f"add {name} to the contract in setup.cfg"
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_down_only(name):
     if name not in NO_LAYER and layer_of(name) is not None:
-        upward = {other for other in own_imports(name) if layer_of(other) > layer_of(name)}
-        assert upward == set()
+        others = {other: layer_of(other) for other in own_imports(name)}
+        assert {o for o, layer in others.items() if (layer or 0) > layer_of(name)} == set()
 
 
 def test_nothing_imports_in_a_circle():
