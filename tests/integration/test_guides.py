@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from django.test import RequestFactory
 
-from django_eventstream import send_event
+from django_eventstream import send_event, send_events
+from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.models import Event
+from django_eventstream.storage.orm import DjangoModelStorage
 from tests.services.python import ROOT
 
 DOCS = Path(ROOT) / "docs"
@@ -64,3 +66,14 @@ def test_the_forms_of_the_url_in_the_reference_can_be_routed():
     exec("from django.urls import include, path", names)
     for expression in ast.parse(patterns).body:
         assert eval(ast.unparse(expression), names).url_patterns
+
+
+def test_position_zero_means_what_the_page_on_delivery_says(default_database):
+    """It was said to begin at the start of what is kept; it never did once that was trimmed."""
+    send_events([("news", "message", number) for number in range(1, 6)])
+    storage = DjangoModelStorage()
+    assert [event.id for event in storage.read("news", 0, 10)] == [1, 2, 3, 4, 5]
+    storage.trim("news", None, 2, 100)
+    with pytest.raises(HistoryGoneError) as caught:
+        storage.read("news", 0, 10)
+    assert caught.value.oldest == 4
