@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.core.handlers.asgi import ASGIRequest
@@ -34,10 +36,28 @@ def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
         return HttpResponse(PROXY_MESSAGE, status=501, content_type="text/plain")
     if not isinstance(request, ASGIRequest):
         return HttpResponse(WSGI_MESSAGE, status=501, content_type="text/plain")
-    return StreamingHttpResponse(stream(hold), content_type=sse.CONTENT_TYPE)
+    return EventStreamResponse(stream(hold), content_type=sse.CONTENT_TYPE)
 
 
-async def stream(hold: Hold) -> AsyncIterator[bytes]:
+class EventStreamResponse(StreamingHttpResponse):
+    """Ends its stream when the client leaves, in the middle of a chunk too.
+
+    Django closes what iterates over the response, not what is iterated over. A stream that is
+    cut while a server sends would be held until the garbage collector comes by.
+    """
+
+    def __init__(self, stream: AsyncGenerator[bytes, None], **options: Any) -> None:
+        super().__init__(stream, **options)
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        # What a middleware put around the stream is closed before it.
+        async with aclosing(self._stream):
+            async for part in super().__aiter__():
+                yield part
+
+
+async def stream(hold: Hold) -> AsyncGenerator[bytes, None]:
     """Yield the stream until the client leaves or the stream ends."""
     await release_request()
     woken = asyncio.Event()
