@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 import urllib.error
@@ -21,7 +22,7 @@ from django_eventstream.publishers.outlet import _outlets
 from tests.proxied import RECOVERY, Middleman
 from tests.services.deadline import wait_until
 from tests.services.ports import free_port
-from tests.services.python import manage, run_python
+from tests.services.python import manage, run_python, start_python
 from tests.sse_client import StreamClient, assert_sequence, numbered, positions
 from tests.swarm import Swarm
 
@@ -83,18 +84,21 @@ def send(channel: str, numbers: Iterable[int]) -> None:
     send_events(numbered(channel, numbers))
 
 
-def send_slowly(channels: list[str], count: int, pause: float) -> threading.Thread:
-    """Sends 1 … count to each channel from a thread of this process."""
+class Sender(threading.Thread):
+    """Sends 1 … count to each channel."""
 
-    def run() -> None:
-        for n in range(1, count + 1):
-            for channel in channels:
+    def __init__(self, channels: list[str], count: int, pause: float) -> None:
+        super().__init__(daemon=True)
+        self.channels, self.count, self.pause = channels, count, pause
+        self.sent = 0
+        self.start()
+
+    def run(self) -> None:
+        for n in range(1, self.count + 1):
+            for channel in self.channels:
                 send(channel, [n])
-            time.sleep(pause)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
+            self.sent = n
+            time.sleep(self.pause)
 
 
 def make_user(name: str, **fields):
@@ -125,13 +129,14 @@ def test_nothing_is_lost_when_the_proxy_and_the_application_are_killed(site, uni
         clients = [stack.enter_context(here.client(*channels)) for _ in range(10)]
         for client in clients:
             client.wait_open()
-        sender = send_slowly(channels, 150, 0.04)
+        sender = Sender(channels, 150, 0.04)
         clients[0].wait_for(lambda c: c.has(channels[0], 20))
         here.proxy.kill()
         here.proxy.start()
         clients[0].wait_for(lambda c: c.has(channels[0], 60))
         here.server.kill()
-        clients[0].wait_for(lambda c: c.has(channels[0], 90))
+        # Whoever the proxy was just asking for waits until the application can be asked.
+        wait_until(lambda: sender.sent >= 90)
         for client in clients[:5]:
             client.cut()
         here.server.start()
@@ -187,6 +192,47 @@ def test_the_relay_command_announces_for_processes_that_are_gone(site, unique_ch
         )
         client.wait_for(2)
         assert client.ids(unique_channel) == [1, 2]
+
+
+def test_the_relay_command_goes_on_until_it_is_interrupted(
+    site, unique_channel, sqlite_only, tmp_path
+):
+    here = site()
+    relay = start_python(
+        "from django.core.management import call_command\n"
+        "call_command('eventstream_relay', interval=0.2)",
+        log=tmp_path / "log",
+        database=sqlite_only.settings,
+        settings={"GRIP_URL": here.proxy.grip_url},
+    )
+    with here.client(unique_channel) as client:
+        client.wait_open()
+        send(unique_channel, [1])
+        client.wait_for(1)
+        get_storage().append([Event(*numbered(unique_channel, [2])[0][:2], '{"a": 1}')])
+        client.wait_for(2, timeout=20)
+        assert client.ids(unique_channel) == [1, 2]
+        assert len(client.connections) == 1
+    assert relay.is_running
+    assert relay.stop(signal.SIGINT, 10) == 0
+
+
+def test_recovery_goes_past_a_redirect_to_https(site, unique_channel):
+    here = site(
+        SECURE_SSL_REDIRECT=True,
+        SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
+        SECURE_REDIRECT_EXEMPT=["^events/_next/", "^stats/"],
+    )
+    https = {"X-Forwarded-Proto": "https"}
+    with StreamClient(here.url(unique_channel), headers=https) as client:
+        client.wait_open()
+        send(unique_channel, [1])
+        get_storage().append([Event(*numbered(unique_channel, [2])[0][:2], '{"a": 1}')])
+        send(unique_channel, [3])
+        client.wait_for(3)
+        assert client.ids(unique_channel) == [1, 2, 3]
+        assert len(client.connections) == 1
+    assert here.recoveries()
 
 
 def test_events_of_another_process_and_of_a_shell_that_ends_at_once(
@@ -273,7 +319,7 @@ def test_events_sent_while_history_goes_out_keep_their_place(site, unique_channe
     for channel in channels:
         send_events([Event(channel, "message", "x" * 20_000) for _ in range(40)])
     since = ",".join(f"{channel}:0" for channel in channels)
-    senders = [send_slowly([channel], 60, 0.01) for channel in channels]
+    senders = [Sender([channel], 60, 0.01) for channel in channels]
     with here.client(*channels, since=since) as client:
         for sender in senders:
             sender.join()
