@@ -19,7 +19,7 @@ SERVERS = {"postgres": Postgres, "mariadb": MariaDB}
 TITLES = {
     "sqlite": "SQLite (WAL, synchronous=NORMAL)",
     "postgres": "PostgreSQL (fsync off)",
-    "mariadb": "MariaDB",
+    "mariadb": "MariaDB (flushed once a second)",
 }
 TEN = "(" + " UNION ALL ".join(f"SELECT {digit} d" for digit in range(10)) + ")"
 
