@@ -20,7 +20,7 @@ from django_eventstream.exceptions import (
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.web.grip import end_response, recovery_response
-from django_eventstream.web.proxy import can_verify, is_verified, position_of
+from django_eventstream.web.proxy import can_verify, is_of_predecessor, is_verified, position_of
 from django_eventstream.web.requests import calling_manager, make_hold
 from django_eventstream.web.tokens import read_token
 
@@ -38,6 +38,8 @@ def recover(
     ours. The stream of a user who may not read any more ends with `stream-error`; one that
     cannot be told any more ends in silence, and the client comes back by itself.
     """
+    if is_of_predecessor(request):
+        return end_response()
     token = eventstream_token
     if not is_verified(request) and (can_verify() or token is None):
         return HttpResponseForbidden("This address is for GRIP proxies.\n", "text/plain")

@@ -38,8 +38,15 @@ def can_verify() -> bool:
 
 
 def is_recovery(request: HttpRequest) -> bool:
-    """Say whether a verified proxy asks for a connection that it holds."""
+    """Say whether a proxy asks for a connection that it holds, at the address of the stream."""
+    if is_of_predecessor(request):
+        return True
     return "Grip-Last" in request.headers and is_verified(request)
+
+
+def is_of_predecessor(request: HttpRequest) -> bool:
+    """Say whether the connection was held by django-eventstream 5, before it was replaced."""
+    return "es-meta" in request.GET
 
 
 def position_of(request: HttpRequest) -> Position | None:

@@ -18,6 +18,7 @@ from django_eventstream.backends import get_storage
 from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import Event
 from django_eventstream.exceptions import StorageUnavailableError
+from django_eventstream.publishers.outlet import _outlets
 from django_eventstream.storage.orm import DjangoModelStorage
 
 KEY, OTHER = "k" * 32, "j" * 32
@@ -49,6 +50,8 @@ def keyed(settings):
     settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Moody"
     yield
     Moody.problem = None
+    for made in list(_outlets):
+        made.close()
 
 
 def signature(key=KEY, **claims):
@@ -204,6 +207,16 @@ def test_a_proxy_asks_again_when_the_manager_or_the_log_fails(settings):
     assert first.status_code == 200
     assert first.content.startswith(b"retry: ")
     assert "Grip-Hold" not in first
+
+
+@pytest.mark.parametrize("url", [f"http://h?key={KEY}", "http://h"])
+def test_connections_that_the_predecessor_left_to_the_proxy_come_back_by_themselves(settings, url):
+    """Its recovery requests bring no cookies: answered as new ones, they would be refused."""
+    settings.GRIP_URL = url
+    for last in (None, "events-a; last-id=0"):
+        response = ask("/events/?channel=a&link=next&recover=true&es-meta=x.y.z", last=last)
+        assert (response.status_code, response.content) == (200, b"")
+        assert not [name for name in response.headers if name.startswith("Grip-")]
 
 
 def test_an_error_is_told_and_nothing_is_held():
