@@ -36,6 +36,9 @@ JITTER = 0.2
 LONGEST_PERIOD = 2_147_483
 """Seconds; longer ones overflow in the proxy, which then never asks."""
 
+LONGEST_PATH = 3_500
+"""Characters; servers refuse request lines beyond about 4,000, and the stream would never go on."""
+
 LINK_NAME = "eventstream-next"
 
 
@@ -92,7 +95,7 @@ def _answer(request: HttpRequest, hold: Hold, batch: Batch, body: bytes) -> Http
         return response
     response["Grip-Hold"] = "stream"
     response["Grip-Keep-Alive"] = grip.keep_alive(sse.KEEP_ALIVE, settings.KEEP_ALIVE_SECONDS)
-    # Without a route for tokens the proxy has to hold before it can ask for the next page.
+    # Without an address for a token the proxy has to hold before it can ask for the next page.
     seconds = 1 if batch.has_more else _period()
     response["Grip-Link"] = grip.next_link(_recovery_path(request, hold), seconds)
     return response
@@ -147,15 +150,17 @@ def _recovery_path(request: HttpRequest, hold: Hold) -> str:
     path = _token_path(request, hold, None)
     if path is None:
         raise EventStreamError(
-            "A GRIP proxy without a key needs the recovery URLs: "
-            "include('django_eventstream.urls') somewhere in the URL configuration"
+            "A GRIP proxy without a key needs the recovery URLs: include("
+            "'django_eventstream.urls') somewhere in the URL configuration, with shorter names"
+            " of channels if it is there"
         )
     return path
 
 
 def _token_path(request: HttpRequest, hold: Hold, cursor: Cursor | None) -> str | None:
     token = Token(hold.user_id, frozenset(hold.reliable), frozenset(hold.unreliable), cursor)
-    return _reverse(request, {"eventstream_token": make_token(token)})
+    path = _reverse(request, {"eventstream_token": make_token(token)})
+    return path if path is not None and len(path) <= LONGEST_PATH else None
 
 
 def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:

@@ -624,6 +624,19 @@ def test_idle_streams_get_keep_alives(site, unique_channel):
         assert client.of_type("keep-alive")[0].data == ""
 
 
+def test_connections_that_are_alike_share_the_requests_for_them(site, unique_channel):
+    here = site(EVENTSTREAM_RECOVERY_SECONDS=2)
+    with Swarm([here.url(unique_channel)] * 100) as swarm:
+        swarm.wait_open()
+        send(unique_channel, [1])
+        wait_until(lambda: len(here.recoveries()) >= 4, 20)
+        assert len(here.recoveries()) < 20
+        swarm.wait_for(1)
+        for member in swarm.members:
+            assert_sequence(member, unique_channel, [1])
+            assert len(member.connections) == 1
+
+
 def seconds_until_all_have(swarm: Swarm, channel: str, number: int) -> float:
     sent = time.monotonic()
     send(channel, [number])

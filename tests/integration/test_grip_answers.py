@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -142,6 +144,17 @@ def test_pages_follow_each_other_by_tokens():
     assert 8 <= pages <= 12
     assert "events-a; prev-id=100;" in response["Grip-Channel"]
     assert link(response) == "/events/_next/"
+
+
+def test_names_too_long_for_a_token_go_out_in_holds(settings):
+    letters = [chr(code) for code in range(0x4E00, 0x9FFF)]
+    names = sorted("".join(secrets.choice(letters) for _ in range(150)) for _ in range(10))
+    send_events([Event(names[0], "message", "x" * 30_000) for _ in range(3)])
+    query = "&".join(f"channel={name}" for name in names)
+    response = ask(f"/events/?{query}&lastEventId={names[0]}:0")
+    assert response["Grip-Hold"] == "stream"
+    assert (link(response), timeout(response)) == ("/events/_next/", 1)
+    assert f"events-{quote(names[0])}; prev-id=1;" in response["Grip-Channel"]
 
 
 def test_an_event_too_large_for_a_first_body_follows_by_the_link():
