@@ -13,13 +13,18 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
+from weakref import WeakSet
 
 from django.db import transaction
 
 from django_eventstream import retention
 from django_eventstream.backends import get_publishers, get_storage
 from django_eventstream.events import Event
-from django_eventstream.exceptions import PublishError, StorageUnavailableError
+from django_eventstream.exceptions import (
+    EventStreamError,
+    PublishError,
+    StorageUnavailableError,
+)
 from django_eventstream.storage.base import Storage
 
 logger = logging.getLogger(__name__)
@@ -29,12 +34,37 @@ LOOK_SECONDS = 60
 is for a project that has none."""
 
 
+class _AfterCommit:
+    """Numbers what a transaction sent to a channel, once it is committed."""
+
+    def __init__(self, storage: Storage, channel: str, wait: bool) -> None:
+        self.wait = wait
+        """Whether the sender waits for the publishing."""
+        self._storage = storage
+        self._channel = channel
+
+    def __call__(self) -> None:
+        # The first callback for a channel numbers all that the transaction sent there. A mark
+        # that a rolled back savepoint left behind costs one look at an empty outbox, no more.
+        if self._channel not in _marks.staged:
+            return
+        try:
+            wait = any(callback.wait for callback in _marks.staged[self._channel])
+            _number(self._storage, self._channel, wait=wait)
+        except EventStreamError:
+            # Django calls nobody else after one that raises.
+            for channel in list(_marks.staged):
+                _number(self._storage, channel, wait=False)
+            raise
+
+
 class _Marks(threading.local):
     """What this thread knows of its own events."""
 
     def __init__(self) -> None:
-        self.staged: dict[str, bool] = {}
-        """Channels to number after the commit, and whether somebody waits for the publishing."""
+        self.staged: dict[str, WeakSet[_AfterCommit]] = {}
+        """Channels to number after the commit, and the callbacks of it that will do so: a
+        transaction that is rolled back lets go of its own."""
         self.overdue: set[str] = set()
         """Channels that could not be numbered: their events come before anything sent now."""
 
@@ -62,8 +92,9 @@ def send_reliable(events: Sequence[Event], *, wait: bool) -> list[Event]:
         return list(events)
     storage.stage(events)
     for channel in dict.fromkeys(event.channel for event in events):
-        _marks.staged[channel] = wait or _marks.staged.get(channel, False)
-        storage.on_commit(partial(_after_commit, storage, channel))
+        callback = _AfterCommit(storage, channel, wait)
+        _marks.staged.setdefault(channel, WeakSet()).add(callback)
+        storage.on_commit(callback)
     return list(events)
 
 
@@ -114,7 +145,7 @@ def _append(storage: Storage, events: Sequence[Event], wait: bool) -> list[Event
     # This thread may have sent there in a transaction that is committed and not yet numbered:
     # we are called by an earlier callback of its commit, or numbering failed.
     for channel in {event.channel for event in events} & (_marks.staged.keys() | _marks.overdue):
-        _number(storage, channel)
+        _number(storage, channel, wait=False)
     numbered = storage.append(events)
     _announce(numbered, wait)
     return numbered
@@ -124,15 +155,8 @@ def _append_later(storage: Storage, events: Sequence[Event], wait: bool) -> None
     _append(storage, events, wait)
 
 
-def _after_commit(storage: Storage, channel: str) -> None:
-    # The first callback for a channel numbers all that the transaction sent there. A mark that
-    # a rolled back savepoint left behind costs one look at an empty outbox, nothing else.
-    if channel in _marks.staged:
-        _number(storage, channel)
-
-
-def _number(storage: Storage, channel: str) -> None:
-    wait = _marks.staged.pop(channel, False)
+def _number(storage: Storage, channel: str, *, wait: bool) -> None:
+    _marks.staged.pop(channel, None)
     try:
         numbered = storage.number(channel)
     except StorageUnavailableError:
