@@ -88,7 +88,10 @@ class HeldChannel:
         self.life += 1
         self.target = last_id
         self.waiting.clear()
-        self.position(last_id, epoch)
+        # Nobody tells a listener that it must start over: it hears what came meanwhile.
+        start = last_id if self._listener is None else min(last_id, self.window.last_id)
+        self.position(start, epoch)
+        self.hint(last_id)
 
     def forget(self, reader: Reader) -> None:
         """A connection has left."""
