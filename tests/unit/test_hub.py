@@ -583,6 +583,15 @@ async def test_numbering_that_must_wait_for_a_frozen_sender_stalls_no_stream(log
     client.leave()
 
 
+@in_a_loop
+async def test_a_permission_that_goes_while_a_new_epoch_begins_is_heard_of(log, hub):
+    client = Client(hub, "a", user_id="7")
+    await client.until(lambda: client.messages)
+    disconnect(log, hub, "7", "a")
+    log.epoch = 77
+    await client.until(lambda: client.messages[-1].type == "stream-error")
+
+
 def refuse() -> None:
     raise EventPermissionError.for_channels(["a"])
 
