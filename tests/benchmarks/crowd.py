@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from tests.services.deadline import wait_until
 from tests.swarm import allow_files
 from tests.transcript import assert_same
 
+PATIENCE = 120
 EVENT = re.compile(rb'"n": (\d+)(?:, "at": ([\d.]+))?')
 
 
@@ -38,9 +39,12 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
 
-    def has(self, text: bytes) -> bool:
-        """Whether a text is in what came last."""
-        return text in b"".join(self.pieces[-2:])
+    def has_opened(self) -> bool:
+        return b"stream-open" in b"".join(self.pieces[:5])
+
+    def has_last(self, number: int) -> bool:
+        """Whether an event that nothing follows is there."""
+        return b'"n": %d' % number in b"".join(self.pieces[-2:])
 
     def numbers(self) -> list[int]:
         return [int(number) for number, _ in EVENT.findall(b"".join(self.pieces))]
@@ -83,7 +87,7 @@ class Crowd:
         for start in range(0, len(self.clients), self.at_once):
             some = self.clients[start : start + self.at_once]
             asyncio.run_coroutine_threadsafe(self._connect(some), self._loop).result(60)
-            wait_for_each(some, b"stream-open")
+            wait_for_each(some, Client.has_opened)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -92,8 +96,8 @@ class Crowd:
         self._thread.join()
         self._loop.close()
 
-    def wait_for_number(self, number: int) -> None:
-        wait_for_each(self.clients, b'"n": %d' % number, 120)
+    def wait_for_last(self, number: int) -> None:
+        wait_for_each(self.clients, lambda client: client.has_last(number))
 
     def assert_sequence(self, last: int) -> None:
         """Each client has exactly 1 to `last`, over one connection."""
@@ -119,14 +123,14 @@ class Crowd:
         await asyncio.sleep(0)
 
 
-def wait_for_each(clients: Sequence[Client], text: bytes, timeout: float = 60) -> None:
+def wait_for_each(clients: Sequence[Client], is_so: Callable[[Client], bool]) -> None:
     waiting = list(clients)
 
-    def all_have() -> bool:
-        waiting[:] = [client for client in waiting if not client.has(text)]
+    def all_are() -> bool:
+        waiting[:] = [client for client in waiting if not is_so(client)]
         return not waiting
 
     def report() -> str:
-        return f"{len(waiting)} clients have no {text!r}, but {waiting[0].pieces[-2:]}"
+        return f"{len(waiting)} clients still wait, the first one after {waiting[0].pieces[-2:]}"
 
-    wait_until(all_have, timeout, report)
+    wait_until(all_are, PATIENCE, report)

@@ -56,5 +56,5 @@ def send(
     """Seconds until the last client has the last event."""
     begin = time.monotonic()
     server.request(f"/burst/{channel}/{first}/{count}/{per_minute}/", timeout=60).read()
-    crowd.wait_for_number(first + count - 1)
+    crowd.wait_for_last(first + count - 1)
     return time.monotonic() - begin

@@ -31,7 +31,7 @@ def storm(server: AppServer, channel: str) -> None:
     url = f"{server.url}/events/?channel={channel}"
     headers = {"Last-Event-ID": f"{channel}:0"}
     with Crowd(url, CLIENTS, headers, at_once=CLIENTS) as crowd:
-        crowd.wait_for_number(BEHIND)
+        crowd.wait_for_last(BEHIND)
         used = cpu_seconds(server) - used
         crowd.assert_sequence(BEHIND)
         last = max(client.times[-1] for client in crowd.clients)

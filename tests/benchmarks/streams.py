@@ -35,7 +35,7 @@ def hold(count: int, database: Database, server: AppServer) -> None:
             after, more = server.stats(), database.open_connections() - connections
             server.send(*numbered(CHANNEL, [1]))
             for each in (first, crowd):
-                each.wait_for_number(1)
+                each.wait_for_last(1)
                 each.assert_sequence(1)
     kibibytes = (after["resident_bytes"] - before["resident_bytes"]) / 1024 / count
     show(
