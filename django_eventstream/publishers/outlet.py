@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import http.client
 import logging
 import os
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from urllib.parse import urlsplit
 from weakref import WeakSet
-
-import jwt
 
 from django_eventstream.exceptions import PublishError
 from django_eventstream.proxies import Proxy
+from django_eventstream.publishers.posting import RefusedError, post
 from django_eventstream.publishers.probes import Probes
 
 logger = logging.getLogger(__name__)
@@ -46,9 +42,6 @@ LATER_SECONDS = 2.0
 
 IDLE_SECONDS = 10.0
 """A thread with nothing left to do ends after this time."""
-
-TOKEN_SECONDS = 3600
-"""Life of the signature on a request."""
 
 
 @dataclass(slots=True)
@@ -89,10 +82,6 @@ class OutletStatistics:
     """Requests that failed; most are tried again."""
     lost: int = 0
     """Items given up. Connections find their events in the log."""
-
-
-class RefusedError(Exception):
-    """The proxy read the request and does not want it: trying again makes no sense."""
 
 
 class Outlet:
@@ -258,7 +247,7 @@ class Outlet:
 
     def _post(self, batch: list[Item]) -> None:
         try:
-            self._request([item.body for item in batch])
+            post(self.proxy, [item.body for item in batch], self._timeout)
             self._settle(batch)
         except RefusedError as refused:
             if len(batch) == 1:
@@ -312,43 +301,6 @@ class Outlet:
         )
         if ticket is not None:
             ticket.failed(PublishError(why))
-
-    def _request(self, bodies: Sequence[bytes]) -> None:
-        """Post once. Raises `RefusedError`, OSError, HTTPException."""
-        target = urlsplit(self.proxy.control_uri)
-        connection = self._connect(target.scheme, target.netloc)
-        query = f"?{target.query}" if target.query else ""
-        try:
-            connection.request(
-                "POST",
-                f"{target.path}/publish/{query}",
-                b'{"items":[' + b",".join(bodies) + b"]}",
-                {"Content-Type": "application/json", **self._authorization()},
-            )
-            answer = connection.getresponse()
-            said = answer.read(500)
-        finally:
-            connection.close()
-        if answer.status in (400, 413):
-            raise RefusedError(f"{answer.status} {said.decode(errors='replace')}")
-        if not 200 <= answer.status < 300:
-            raise OSError(f"it answered {answer.status} {said.decode(errors='replace')}")
-
-    def _connect(self, scheme: str, host: str) -> http.client.HTTPConnection:
-        if scheme == "https":
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, timeout=self._timeout, context=context)
-        return http.client.HTTPConnection(host, timeout=self._timeout)
-
-    def _authorization(self) -> dict[str, str]:
-        key = self.proxy.key
-        if not key:
-            return {}
-        if self.proxy.issuer:
-            claim = {"iss": self.proxy.issuer, "exp": int(time.time()) + TOKEN_SECONDS}
-            return {"Authorization": f"Bearer {jwt.encode(claim, key, 'HS256')}"}
-        text = key.decode() if isinstance(key, bytes) else key
-        return {"Authorization": f"Bearer {text}"}
 
 
 _outlets: WeakSet[Outlet] = WeakSet()
