@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from django_eventstream.conf import settings
 from django_eventstream.feeds.base import Listener
@@ -20,6 +20,8 @@ from django_eventstream.publishers.layer import (
     unpack,
 )
 
+Result = TypeVar("Result")
+
 REJOIN_SECONDS = 5.0
 """A member of a group expires after a day with channels_redis, and at once when Redis restarts
 without its data, which the client may not even notice: it connects again by itself."""
@@ -27,6 +29,18 @@ without its data, which the client may not even notice: it connects again by its
 LEAVE_SECONDS = 1.0
 
 SENDERS_REMEMBERED = 1_000
+
+
+async def within(awaitable: Awaitable[Result], seconds: float) -> Result:
+    """Wait for so long; `asyncio.wait_for()` loses a cancellation before Python 3.12."""
+    task = asyncio.ensure_future(awaitable)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        task.cancel()
+    if not done:
+        raise TimeoutError(f"no answer within {seconds} s")
+    return task.result()
 
 
 class ChannelsFeed(BrokerFeed):
@@ -50,7 +64,7 @@ class ChannelsFeed(BrokerFeed):
     async def listen(self, listener: Listener, connected: Callable[[], None]) -> None:
         """See `BrokerFeed.listen()`."""
         layer = self._layer = self._layer or make_layer(self._alias)
-        channel = await asyncio.wait_for(layer.new_channel("eventstream"), self._timeout)
+        channel = await within(layer.new_channel("eventstream"), self._timeout)
         await self._join(layer, channel)
         connected()
         tasks = [
@@ -66,10 +80,10 @@ class ChannelsFeed(BrokerFeed):
                 task.cancel()
             await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
             with suppress(Exception):  # A layer that is gone needs no goodbye.
-                await asyncio.wait_for(layer.group_discard(GROUP, channel), LEAVE_SECONDS)
+                await within(layer.group_discard(GROUP, channel), LEAVE_SECONDS)
 
     async def _join(self, layer: Any, channel: str) -> None:
-        await asyncio.wait_for(layer.group_add(GROUP, channel), self._timeout)
+        await within(layer.group_add(GROUP, channel), self._timeout)
 
     async def _stay(self, layer: Any, channel: str) -> None:
         while True:

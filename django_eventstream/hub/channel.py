@@ -63,7 +63,7 @@ class HeldChannel:
         self.waiting: dict[Reader, int] = {}
         """Those who need events older than the window, and after which id."""
         self.page_bytes = window_bytes // PAGES_IN_WINDOW
-        """What a read aims at, and what a connection may keep of it for itself."""
+        """What a read aims at, and what a connection may keep of all its reads for itself."""
         self.life = 0
         """Grows when the channel goes on from another place: what was read before is void."""
         self._epoch = 0

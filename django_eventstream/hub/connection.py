@@ -73,7 +73,8 @@ class Connection:
     def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
         """Take over what the window did not have."""
         if frames:
-            self._pages[channel.name] = _fitting(frames, channel.page_bytes)
+            room = channel.page_bytes // len(self._channels)
+            self._pages[channel.name] = _fitting(frames, room)
         self._wake()
 
     def history_gone(self, channel: HeldChannel, oldest: int) -> None:

@@ -19,7 +19,8 @@ _lock = threading.RLock()
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
 # The loops of a process that forks do not run in its child; they would only collect what is sent.
-os.register_at_fork(after_in_child=_hubs.clear)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_hubs.clear)
 
 
 def get_hub() -> Hub:

@@ -22,7 +22,7 @@ from django_eventstream.hub.channel import HeldChannel
 from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.follower import LogFollower
 from django_eventstream.hub.keepalive import KeepAliveWheel
-from django_eventstream.hub.log import LogReader
+from django_eventstream.hub.log import LogReader, run_apart
 from django_eventstream.hub.permissions import PermissionChanges, concerns
 from django_eventstream.hub.tasks import NamedTasks
 
@@ -165,9 +165,7 @@ class Hub:
 
     def _listen(self) -> None:
         self._changes = PermissionChanges()
-        self._admission = Admission(
-            self._channels, self._follower, self._changes, self._run_in_thread
-        )
+        self._admission = Admission(self._channels, self._follower, self._changes, run_apart)
 
     def _hold_channel(self, held: dict[str, HeldChannel], name: str) -> HeldChannel:
         if name not in held:
@@ -197,12 +195,6 @@ class Hub:
     def _schedule_read(self, channel: HeldChannel) -> None:
         if self._follower is not None:
             self._follower.schedule_read(channel)
-
-    async def _run_in_thread(self, function: Callable[[], None]) -> None:
-        if self._log is not None:
-            await self._log.run(function)
-        else:
-            await self._loop.run_in_executor(None, function)
 
     def _hear(self, event: Event) -> None:
         change = control.parse_disconnect(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,9 +12,11 @@ from typing import TypeVar
 from django.db import connections
 
 from django_eventstream.events import Event
-from django_eventstream.exceptions import StorageUnavailableError
+from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
 from django_eventstream.outbox import relay
 from django_eventstream.storage.base import LogPosition, Storage
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -31,11 +34,11 @@ class LogReader:
 
     async def get_position(self, channels: list[str]) -> LogPosition:
         """See `Storage.get_position()`."""
-        return await self.run(partial(self._storage.get_position, channels))
+        return await self._run(partial(self._storage.get_position, channels))
 
     async def read(self, channel: str, after: int, limit: int) -> list[Event]:
         """See `Storage.read()`."""
-        return await self.run(partial(self._storage.read, channel, after, limit))
+        return await self._run(partial(self._storage.read, channel, after, limit))
 
     async def relay(self, channels: list[str]) -> None:
         """Number and announce events that were left behind.
@@ -43,19 +46,23 @@ class LogReader:
         In another thread, for as long as it takes: whoever numbers many events of a channel, or
         froze in the middle, has locked it, and reads do not wait for that.
         """
-        executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-relay")
-        relaying = executor.submit(_closing_always, partial(relay, channels))
-        executor.shutdown(wait=False)
-        await asyncio.wrap_future(relaying)
+        await run_apart(partial(relay, channels))
 
-    async def run(self, function: Callable[[], Result]) -> Result:
-        """Call a function that blocks, in the reader's thread."""
+    async def _run(self, function: Callable[[], Result]) -> Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, _closing_on_failure, function)
 
     def rest(self) -> None:
         """Close the database connection until it is needed again."""
         self._executor.submit(connections.close_all)
+
+
+async def run_apart(function: Callable[[], Result]) -> Result:
+    """Call a function that may block for long, in a thread and connections for it alone."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-apart")
+    running = executor.submit(_closing_always, function)
+    executor.shutdown(wait=False)
+    return await asyncio.wrap_future(running)
 
 
 def _closing_always(function: Callable[[], Result]) -> Result:
@@ -71,3 +78,10 @@ def _closing_on_failure(function: Callable[[], Result]) -> Result:
     except StorageUnavailableError:
         connections.close_all()
         raise
+    except EventStreamError:
+        raise
+    except Exception as error:
+        # A fault of the storage, or a row that nobody can read: streams wait, and ask again.
+        logger.exception("The event log failed")
+        connections.close_all()
+        raise StorageUnavailableError(f"the event log failed: {error}") from error

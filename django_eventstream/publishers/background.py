@@ -193,7 +193,8 @@ def _live_senders() -> WeakSet[BackgroundSender]:
         for sender in list(senders):
             sender.forked()
 
-    os.register_at_fork(after_in_child=start_over_in_child)
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=start_over_in_child)
     return senders
 
 

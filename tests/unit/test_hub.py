@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
 from dataclasses import replace
 
@@ -19,7 +20,9 @@ from django_eventstream.exceptions import (
     StorageUnavailableError,
 )
 from django_eventstream.hold import Hold
+from django_eventstream.hub.channel import PAGES_IN_WINDOW
 from django_eventstream.hub.hub import Hub, HubOptions
+from django_eventstream.hub.log import LogReader
 from django_eventstream.storage.base import LogPosition
 from tests.sse_parser import EventStreamParser, Message
 from tests.transcript import positions
@@ -67,9 +70,6 @@ class MemoryLog:
         found = self.events.get(channel, [])[after : after + limit]
         await asyncio.sleep(self.delay)
         return found
-
-    async def run(self, function):
-        return function()
 
     def rest(self) -> None:
         pass
@@ -496,18 +496,12 @@ async def test_a_message_of_another_version_on_the_control_channel_hides_no_othe
 
 @in_a_loop
 async def test_a_log_that_is_restored_while_a_stream_joins_does_not_hide_what_comes_next(log, hub):
-    is_allowed = asyncio.Event()
-
-    async def run(function):
-        await is_allowed.wait()
-        function()
-
+    is_allowed = threading.Event()
     for _ in range(10):
         log.append("a")
     held = Client(hub, "a")
     await held.until(lambda: held.messages)
-    log.run = run
-    joining = Client(hub, "a", user_id="7", authorized_at=0.0)
+    joining = Client(hub, "a", user_id="7", authorized_at=0.0, authorize=lambda: is_allowed.wait(5))
     asked = log.questions
     await held.until(lambda: held.take() or log.questions > asked + 1 or held.woken.set())
     del log.events["a"][4:]
@@ -648,3 +642,41 @@ def disconnect(log: MemoryLog, hub: Hub, user: str | None, channel: str) -> Even
     number = len(log.events[CONTROL_CHANNEL]) + 1
     log.events[CONTROL_CHANNEL].append(Event(CONTROL_CHANNEL, DISCONNECT, data, number))
     return log.events[CONTROL_CHANNEL][-1]
+
+
+@in_a_loop
+async def test_a_fault_of_the_log_is_an_outage_and_not_the_end(log, hub):
+    """It ended the task that follows the log: nothing more came until the hub had rested."""
+
+    class Faulty:
+        broken = True
+
+        def get_position(self, channels):
+            if self.broken:
+                raise RuntimeError("a row that nobody can read")
+            return LogPosition(dict.fromkeys(channels, 0))
+
+    storage = Faulty()
+    reader = LogReader(storage)
+    with pytest.raises(StorageUnavailableError, match="a row that nobody can read"):
+        await reader.get_position(["a"])
+    storage.broken = False
+    assert (await reader.get_position(["a"])).ids == {"a": 0}
+
+
+@in_a_loop
+async def test_a_stream_of_many_channels_keeps_no_more_pages_than_one_of_few(log, hub):
+    """Each of its channels could keep a page of its own."""
+    names = [f"c{number}" for number in range(10)]
+    for name in names:
+        for _ in range(100):
+            log.append(name, "x" * 100)
+    hub = Hub(log, replace(OPTIONS, window_bytes=40_000))
+    client = Client(hub, *names, cursor=",".join(f"{name}:0" for name in names))
+    largest = 0
+    while not all(positions(client.cursor).get(name) == 100 for name in names):
+        client.take()
+        pages = client.connection._pages.values()
+        largest = max(largest, sum(frame.size for page in pages for frame in page))
+        await asyncio.sleep(0)
+    assert largest <= 40_000 // PAGES_IN_WINDOW + len(names) * 500
