@@ -15,6 +15,10 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+GRACE_SECONDS = 0.5
+"""Time for streams to end in a process whose server does not handle the signal: a worker of
+hypercorn's, when its whole process group is told to stop."""
+
 
 def drain_on_signals(drain: Callable[[], None]) -> None:
     """Call `drain()` on SIGTERM and SIGINT, before whatever handled the signal so far.
@@ -39,5 +43,6 @@ class _Handler:
         if callable(self._previous):
             self._previous(received, frame)
         elif self._previous != signal.SIG_IGN:
+            # Nobody else looks after this process: it ends as it would have, a moment later.
             signal.signal(received, signal.SIG_DFL)
-            os.kill(os.getpid(), received)
+            threading.Timer(GRACE_SECONDS, os.kill, (os.getpid(), received)).start()
