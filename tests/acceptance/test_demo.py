@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -122,7 +122,13 @@ def gateway_without_server(port):
         def log_message(self, *arguments):
             pass
 
-    with ThreadingHTTPServer((HOST, port), BadGateway) as server:
+    def listening() -> ThreadingHTTPServer | None:
+        # A killed process is dead before the last of its threads has let go of the port.
+        with suppress(OSError):
+            return ThreadingHTTPServer((HOST, port), BadGateway)
+        return None
+
+    with wait_until(listening) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.05])
         thread.start()
         try:

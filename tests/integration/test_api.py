@@ -23,6 +23,7 @@ from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.models import Event as Row
 from django_eventstream.publishers.base import Publisher
+from django_eventstream.retention import Housekeeper
 from tests.services.databases import Database
 from tests.services.postgres import Postgres
 
@@ -328,7 +329,9 @@ def test_a_channel_manager_that_raises_while_trimming_harms_no_send(log, monkeyp
             raise ZeroDivisionError
 
     monkeypatch.setattr("django_eventstream.retention.get_channel_manager", Broken)
-    monkeypatch.setattr("django_eventstream.retention._housekeeper._due", 0.0)
+    due = Housekeeper()
+    due._due = 0.0
+    monkeypatch.setattr("django_eventstream.retention._housekeeper", due)
     with caplog.at_level(logging.WARNING):
         assert send_event("a", "t", 1).id == 1
     assert "Old events of 'a' could not be removed now" in caplog.text
