@@ -33,3 +33,14 @@ class Hold:
     def has_channel(self, channel: str) -> bool:
         """Say whether the stream reads this channel."""
         return channel in self.reliable or channel in self.unreliable
+
+
+EXTENSION = "django_eventstream"
+"""Key of the ASGI scope's extensions under which a wrapper offers to hold streams."""
+
+
+class Offer:
+    """Where a view leaves a hold for a wrapper that can honour it."""
+
+    def __init__(self) -> None:
+        self.hold: Hold | None = None

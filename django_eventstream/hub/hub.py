@@ -24,6 +24,7 @@ from django_eventstream.hub.follower import LogFollower
 from django_eventstream.hub.keepalive import KeepAliveWheel
 from django_eventstream.hub.log import LogReader, run_apart
 from django_eventstream.hub.permissions import PermissionChanges, concerns
+from django_eventstream.hub.pump import PumpRoom
 from django_eventstream.hub.tasks import NamedTasks
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Hub:
         """Those that are not stored: should a project change its mind, their ids mean nothing."""
         self._connections: dict[Connection, None] = {}
         self._tasks = NamedTasks()
+        self.pump_room = PumpRoom()
+        """Where senders of this event loop wait for their turn."""
         self._keep_alives = KeepAliveWheel(options.keep_alive_seconds)
         self._follower = (
             None

@@ -13,7 +13,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from django_eventstream import sse
-from django_eventstream.hold import Hold
+from django_eventstream.hold import EXTENSION, Hold
 from django_eventstream.hub.current import get_hub
 from django_eventstream.proxies import is_proxy_required
 
@@ -36,6 +36,10 @@ def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
         return HttpResponse(PROXY_MESSAGE, status=501, content_type="text/plain")
     if not isinstance(request, ASGIRequest):
         return HttpResponse(WSGI_MESSAGE, status=501, content_type="text/plain")
+    offer = (request.scope.get("extensions") or {}).get(EXTENSION)
+    if offer is not None:
+        offer.hold = hold
+        return HttpResponse(content_type=sse.CONTENT_TYPE)
     return EventStreamResponse(stream(hold), content_type=sse.CONTENT_TYPE)
 
 

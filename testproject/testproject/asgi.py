@@ -4,6 +4,8 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from django_eventstream.asgi import EventStreamApplication
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
 
-application = get_asgi_application()
+application = EventStreamApplication(get_asgi_application())

@@ -19,7 +19,11 @@ from tests.services.servers import AppServer
 from tests.sse_client import StreamClient, numbered
 from tests.swarm import Swarm
 
-SERVERS = ["uvicorn", "daphne", "hypercorn", "granian"]
+SERVERS = [
+    kind + lane
+    for lane in ("", "+wrapper")
+    for kind in ("uvicorn", "daphne", "hypercorn", "granian")
+]
 
 SEND = """
 import json, sys, time

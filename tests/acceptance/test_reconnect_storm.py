@@ -16,13 +16,14 @@ NO_CLOCK = {"EVENTSTREAM_POLL_SECONDS": 600, "EVENTSTREAM_POSTGRES_NOTIFY": Fals
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["uvicorn", "uvicorn+wrapper"])
 def test_a_thousand_clients_come_back_to_a_new_process_and_all_catch_up(
-    app_server, postgres_only, unique_channel
+    app_server, postgres_only, unique_channel, kind
 ):
     """5.3.4: 100 of 1,000 ever caught up, the connections of PostgreSQL being used up."""
     with postgres_only.as_default():
         send_events(numbered(unique_channel, [1]))
-    server = app_server(postgres_only, "uvicorn", settings=NO_CLOCK)
+    server = app_server(postgres_only, kind, settings=NO_CLOCK)
     url = f"{server.url}/events/?channel={unique_channel}"
     with Swarm([url] * CLIENTS, last_event_id=f"{unique_channel}:0", retry=0.5) as swarm:
         swarm.wait_for(lambda c: c.has(unique_channel, 1), timeout=120)

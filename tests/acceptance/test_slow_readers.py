@@ -13,7 +13,7 @@ WARM_UP = 1_000
 EVENTS = 6_000
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "granian"])
+@pytest.mark.parametrize("kind", ["uvicorn", "granian", "uvicorn+wrapper", "granian+wrapper"])
 def test_a_client_that_stops_reading_gets_everything_once_it_reads_again(
     app_server, sqlite_only, unique_channel, kind
 ):

@@ -37,7 +37,7 @@ for number in json.loads(events):
 """
 
 
-@pytest.fixture(params=["uvicorn", "daphne"])
+@pytest.fixture(params=["uvicorn", "daphne", "uvicorn+wrapper"])
 def server(request, app_server, sqlite_only):
     return app_server(sqlite_only, request.param, settings=MANAGER)
 

@@ -34,6 +34,8 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
 class AppServer(Service):
     """`kind` is one of `COMMANDS`; gunicorn is the WSGI one. One worker process.
 
+    With `+wrapper` behind it, `EventStreamApplication` holds the streams.
+
     `database` and `settings` configure it (see `tests/settings.py`), `env` adds variables,
     `options` adds arguments of the server's own. `settings` may be changed for the next `start()`.
     """
@@ -51,7 +53,7 @@ class AppServer(Service):
         port: int | None = None,
     ) -> None:
         super().__init__(port)
-        self.kind = kind
+        self.kind, _, self.lane = kind.partition("+")
         self.database = database
         self.settings = dict(settings or {})
         self.env = env
@@ -63,7 +65,8 @@ class AppServer(Service):
 
     def launch(self) -> ServerProcess:
         argv = [sys.executable, "-m", *COMMANDS[self.kind](str(self.port)), *self.options]
-        env = django_environment(self.database, self.settings, self.env)
+        lane = {"EVENTSTREAM_TEST_LANE": self.lane}
+        env = django_environment(self.database, self.settings, {**(self.env or {}), **lane})
         return ServerProcess(argv, log=self.log, env=env, cwd=ROOT)
 
     def is_ready(self) -> bool:
