@@ -7,7 +7,7 @@ event would burn through the 32-bit key of the table on PostgreSQL and MySQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -98,6 +98,18 @@ def append_in_one_round_trip(
         cursor.execute(statement, parameters)
         result = cursor.fetchone()
     return result[0] if result else None
+
+
+def write_ids_one_by_one(connection: BaseDatabaseWrapper, rows: Sequence[Event]) -> None:
+    """MySQL: store the ids that the rows have by now, each by its key.
+
+    An UPDATE of a range, or of a list if the table is small, looks at the row behind it as well,
+    and waits if that is one of a long transaction.
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE {EVENT_TABLE} SET eid = %s WHERE id = %s", [(row.eid, row.id) for row in rows]
+        )
 
 
 def notify(connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:

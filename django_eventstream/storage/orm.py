@@ -187,6 +187,9 @@ class DjangoModelStorage(Storage):
     def _write_ids(self, rows: Sequence[models.Event], first: int) -> None:
         for number, row in enumerate(rows, first):
             row.eid = number
+        if self._connection.vendor == "mysql":
+            numbering.write_ids_one_by_one(self._connection, rows)
+            return
         # Keys of one transaction mostly follow each other: they make one UPDATE.
         for offset, group in groupby(rows, lambda row: (row.eid or 0) - row.id):
             run = list(group)
