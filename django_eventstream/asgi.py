@@ -106,6 +106,8 @@ async def _hold(hold: Hold, receive: Receive, send: Send) -> None:
             elif not isinstance(error, OSError):
                 # An OSError is how a server says that the client has left (ASGI 2.4).
                 raise error
+        else:
+            leaving.result()
     finally:
         hub.leave(connection)
         pump.stop()

@@ -33,7 +33,11 @@ class PumpRoom:
     def _serve(self) -> None:
         noted, self._noted = self._noted, []
         for pump in noted:
-            pump.serve()
+            try:
+                pump.serve()
+            except (Exception, asyncio.CancelledError) as error:
+                # It ends this stream, and must not silence those that come after it.
+                pump.fail(error)
 
 
 class Pump:
@@ -43,7 +47,7 @@ class Pump:
 
     def __init__(self, room: PumpRoom, send: Send, owner: asyncio.Task[Any]) -> None:
         self.connection: Connection | None = None
-        self.ended: asyncio.Future[Exception | None] = room.loop.create_future()
+        self.ended: asyncio.Future[BaseException | None] = room.loop.create_future()
         """Done when nothing more will be sent; its result is what `send()` raised."""
         self._room = room
         self._send = send
@@ -69,6 +73,11 @@ class Pump:
         if connection.is_ended:
             self.ended.set_result(None)
 
+    def fail(self, error: BaseException) -> None:
+        """End, because of this."""
+        if not self.ended.done():
+            self.ended.set_result(error)
+
     def stop(self) -> None:
         """Send nothing more."""
         self.connection = None
@@ -85,9 +94,6 @@ class Pump:
             awaited = next(steps)
         except StopIteration:
             return True
-        except Exception as error:
-            self.ended.set_result(error)
-            return False
         finally:
             _leave_task(self._room.loop, self._owner)
         self._sending = self._room.loop.create_task(_finish(steps, awaited))
@@ -99,10 +105,10 @@ class Pump:
         if sending.cancelled() or self.ended.done():
             return
         error = sending.exception()
-        if isinstance(error, Exception):
-            self.ended.set_result(error)
+        if error is not None:
+            self.fail(error)
         else:
-            self.serve()
+            self.wake()
 
 
 async def _finish(steps: Iterator[Any], awaited: Any) -> None:
