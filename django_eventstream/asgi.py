@@ -13,22 +13,17 @@ holds the stream itself. Everything else passes through untouched.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from django_eventstream import sse
 from django_eventstream.hold import EXTENSION, Hold, Offer
-from django_eventstream.hub.current import get_hub
-from django_eventstream.hub.pump import Pump
+from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
 
 logger = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -48,7 +43,7 @@ class EventStreamApplication:
         await self._application({**scope, "extensions": extensions}, receive, answer.send)
         if answer.hold is not None:
             await send(_without_length(answer.start))
-            await _hold(answer.hold, receive, send)
+            await hold_stream(answer.hold, receive, send)
 
 
 class _Answer:
@@ -87,33 +82,3 @@ def _is_stream(start: Message) -> bool:
 def _without_length(start: Message) -> Message:
     lasting = [header for header in start["headers"] if header[0].lower() != b"content-length"]
     return {**start, "headers": lasting}
-
-
-async def _hold(hold: Hold, receive: Receive, send: Send) -> None:
-    task = asyncio.current_task()
-    assert task is not None, "ASGI servers run applications in tasks"
-    hub = get_hub()
-    pump = Pump(hub.pump_room, send, task)
-    pump.connection = connection = hub.join(hold, pump.wake)
-    leaving = asyncio.ensure_future(_until_gone(receive))
-    try:
-        either: set[asyncio.Future[Any]] = {leaving, pump.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not leaving.done():
-            error = await pump.ended
-            if error is None:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-            elif not isinstance(error, OSError):
-                # An OSError is how a server says that the client has left (ASGI 2.4).
-                raise error
-        else:
-            leaving.result()
-    finally:
-        hub.leave(connection)
-        pump.stop()
-        leaving.cancel()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
