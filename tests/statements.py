@@ -19,7 +19,8 @@ connections: Counter[str] = Counter()
 def count_log_statements(*, connection: Any, **kwargs: object) -> None:
     """Makes a new connection count its statements on the log, and counts it."""
     connections[connection.alias] += 1
-    connection.execute_wrappers.append(_count)
+    if _count not in connection.execute_wrappers:  # it outlives what it connected to
+        connection.execute_wrappers.append(_count)
 
 
 def _count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

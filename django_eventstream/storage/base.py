@@ -46,8 +46,13 @@ class Storage(ABC):
         """Store the events and return them with their ids, all or none of them."""
 
     @abstractmethod
-    def read(self, channel: str, after: int, limit: int) -> list[Event]:
+    def read(
+        self, channel: str, after: int, limit: int, max_bytes: int | None = None
+    ) -> list[Event]:
         """Return up to `limit` events with the ids after+1, after+2, …
+
+        With `max_bytes` they end with the event whose data makes them that long, near enough:
+        a page takes no more memory than this and one event, however large events are.
 
         Empty means that there are none yet. Raises `HistoryGoneError` when `after`+1 was
         stored once and is no longer kept.

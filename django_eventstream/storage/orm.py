@@ -10,7 +10,7 @@ from itertools import groupby
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, Max, Min
+from django.db.models import F
 from django.utils import timezone
 
 from django_eventstream import models
@@ -20,6 +20,12 @@ from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import numbering, trimming
 from django_eventstream.storage.base import LogPosition, Storage
 from django_eventstream.storage.errors import translated_errors
+from django_eventstream.storage.reading import (
+    read_last_id,
+    read_oldest_id,
+    read_page,
+    read_positions,
+)
 from django_eventstream.storage.rows import to_event, to_row
 
 EPOCH_NAME = ""
@@ -71,17 +77,23 @@ class DjangoModelStorage(Storage):
             with numbering.own_transaction(connection):
                 return self._append(connection, events, now)
 
-    def read(self, channel: str, after: int, limit: int) -> list[Event]:
+    def read(
+        self, channel: str, after: int, limit: int, max_bytes: int | None = None
+    ) -> list[Event]:
         """See `Storage.read()`. One statement, one more where nothing is found."""
         after = max(after, 0)
-        with translated_errors(self._connection):
-            found = self._read(channel, after, limit)
-            if not found and self._last_id(channel) > after:
+        connection = self._connection
+        with translated_errors(connection):
+            found = read_page(connection, channel, after, limit, max_bytes)
+            if not found and (last := read_last_id(connection, channel) or 0) > after:
                 # Numbered between the two questions, or gone: only a third look can tell.
-                found = self._read(channel, after, limit)
+                found = read_page(connection, channel, after, limit, max_bytes)
                 if not found:
-                    raise HistoryGoneError(channel, oldest=self._oldest_id(channel, after))
-        if found and found[0].id != after + 1:
+                    oldest = read_oldest_id(connection, channel, after) or last + 1
+                    raise HistoryGoneError(channel, oldest=oldest)
+        if not found or found[-1].id == after + len(found):
+            return found
+        if found[0].id != after + 1:
             raise HistoryGoneError(channel, oldest=found[0].id or 0)
         # Rows that somebody deleted by hand: what is before the hole is good.
         return [event for expected, event in enumerate(found, after + 1) if event.id == expected]
@@ -92,9 +104,12 @@ class DjangoModelStorage(Storage):
         ids = dict.fromkeys(names, 0)
         unnumbered: set[str] = set()
         epoch = 0
-        with translated_errors(self._connection):
+        connection = self._connection
+        left_behind_before = timezone.now() - LEFT_BEHIND
+        with translated_errors(connection):
             for start in range(0, len(names) or 1, NAMES_PER_QUESTION):
-                for name, value in self._positions(names[start : start + NAMES_PER_QUESTION]):
+                asked = [*names[start : start + NAMES_PER_QUESTION], EPOCH_NAME]
+                for name, value in read_positions(connection, asked, left_behind_before):
                     if value is None:
                         unnumbered.add(name)
                     elif name == EPOCH_NAME:
@@ -200,34 +215,6 @@ class DjangoModelStorage(Storage):
     def _notify(self, connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
         if connection.vendor == "postgresql" and settings.POSTGRES_NOTIFY:
             numbering.notify(connection, channel, last_id)
-
-    def _read(self, channel: str, after: int, limit: int) -> list[Event]:
-        # Ids have no gaps, so this range is the page; and no plan reads more. A LIMIT alone led
-        # PostgreSQL through the events of all channels, in the order of `eid`.
-        page = models.Event.objects.using(self.alias).filter(
-            channel=channel, eid__gt=after, eid__lte=after + limit
-        )
-        return [to_event(row) for row in page.order_by("eid")]
-
-    def _oldest_id(self, channel: str, after: int) -> int:
-        rows = models.Event.objects.using(self.alias).filter(channel=channel, eid__gt=after)
-        return rows.aggregate(oldest=Min("eid"))["oldest"] or self._last_id(channel) + 1
-
-    def _last_id(self, channel: str) -> int:
-        counters = models.EventCounter.objects.using(self.alias).filter(name=channel)
-        return counters.aggregate(last=Max("value"))["last"] or 0
-
-    def _positions(self, names: list[str]) -> Iterable[tuple[str, int | None]]:
-        """Last id by channel, the epoch, and None by channel with an event left behind."""
-        counters = models.EventCounter.objects.using(self.alias)
-        left_behind = models.Event.objects.using(self.alias).filter(
-            eid=None, created__lt=timezone.now() - LEFT_BEHIND
-        )
-        return (
-            counters.filter(name__in=[*names, EPOCH_NAME])
-            .values_list("name", "value")
-            .union(left_behind.values_list("channel", "eid"))
-        )
 
     @property
     def alias(self) -> str:

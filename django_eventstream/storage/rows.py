@@ -8,6 +8,11 @@ from datetime import datetime
 from django_eventstream import models
 from django_eventstream.events import Event
 
+_NOBODY: frozenset[str] = frozenset()
+
+# Without the search for spaces around it, which ours never has.
+_scan = json.JSONDecoder().raw_decode
+
 
 def to_row(event: Event, now: datetime) -> models.Event:
     """Make the row, unsaved. All but the names is written in ASCII, which any table takes."""
@@ -23,8 +28,22 @@ def to_row(event: Event, now: datetime) -> models.Event:
 
 def to_event(row: models.Event) -> Event:
     """Read a row, of the predecessor's too."""
-    data = json.loads(row.data)
-    skip_user_ids = frozenset(json.loads(row.skip_user_ids)) if row.skip_user_ids else frozenset()
+    return make_event(row.channel, row.eid, row.type, row.data, row.skip_user_ids)
+
+
+def make_event(
+    channel: str, eid: int | None, event_type: str, data: str, skip_user_ids: str | None
+) -> Event:
+    """Read the columns of a row, of the predecessor's too."""
+    text = _decode(data)
+    users = frozenset(json.loads(skip_user_ids)) if skip_user_ids else _NOBODY
+    return Event(channel, event_type, text, eid, users)
+
+
+def _decode(data: str) -> str:
+    try:
+        text, _ = _scan(data)
+    except ValueError:
+        text = json.loads(data)
     # A storage of the predecessor could be handed any JSON; ours is always text.
-    text = data if isinstance(data, str) else row.data
-    return Event(row.channel, row.type, text, row.eid, skip_user_ids)
+    return text if isinstance(text, str) else data

@@ -210,6 +210,27 @@ def test_reading_goes_on_after_an_id_up_to_the_limit(log):
     assert log.read("unknown", 0, 100) == []
 
 
+@pytest.mark.parametrize(
+    ("room", "expected"), [(1, [1]), (999, [1]), (2_500, [1, 2, 3]), (10**6, 9)]
+)
+def test_a_page_ends_with_the_event_that_fills_it(log, room, expected):
+    """Five hundred events of a megabyte each were read at once."""
+    log.append(events_of("a", *["x" * 1_000] * 9))
+    found = [event.id for event in log.read("a", 0, 100, room)]
+    assert found == (expected if isinstance(expected, list) else list(range(1, expected + 1)))
+    assert [event.id for event in log.read("a", 6, 2, room)] == [7, 8][: len(found)]
+
+
+def test_a_page_that_is_full_before_a_hole_tells_of_it_later(log):
+    log.append(events_of("a", *["x" * 1_000] * 5))
+    log.trim("a", None, 4, 10)
+    with pytest.raises(HistoryGoneError) as raised:
+        log.read("a", 0, 100, 1)
+    assert raised.value.oldest == 2
+    models.Event.objects.using(log.alias).filter(channel="a", eid=4).delete()
+    assert [event.id for event in log.read("a", 1, 100, 10_000)] == [2, 3]
+
+
 def test_a_quiet_channel_whose_events_are_all_gone_resumes_who_is_up_to_date(log):
     log.append(events_of("a", *"123"))
     assert log.trim("a", timezone.now() + timedelta(hours=1), None, 10) == 3

@@ -1,0 +1,111 @@
+"""Reading the log without the ORM, whose objects and compiler cost more than the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_eventstream.events import Event
+from django_eventstream.storage.numbering import COUNTER_TABLE, EVENT_TABLE
+from django_eventstream.storage.rows import make_event
+
+_COLUMNS = "eid, type, data, skip_user_ids"
+
+# Ids have no gaps, so this range is the page; and no plan reads more. A LIMIT alone led PostgreSQL
+# through the events of all channels, in the order of `eid`.
+_RANGE = f"FROM {EVENT_TABLE} WHERE channel = %(channel)s AND eid > %(after)s AND eid <= %(end)s"
+_PAGE = f"SELECT {_COLUMNS} {_RANGE} ORDER BY eid"
+
+_BYTES_BEFORE = (
+    "SUM(OCTET_LENGTH(data)) OVER (ORDER BY eid ROWS UNBOUNDED PRECEDING) - OCTET_LENGTH(data)"
+)
+_BOUNDED_PAGE = {
+    # The driver fetches row by row: whoever stops has read no more.
+    "sqlite": _PAGE,
+    "postgresql": (
+        f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS}, {_BYTES_BEFORE} AS bytes_before {_RANGE}) page"
+        " WHERE bytes_before < %(max_bytes)s ORDER BY eid"
+    ),
+    # Apart from the data, which it would write to a temporary table on disk.
+    "mysql": (
+        f"SELECT {_COLUMNS} FROM {EVENT_TABLE}"
+        f" JOIN (SELECT id, {_BYTES_BEFORE} AS bytes_before {_RANGE}) page USING (id)"
+        " WHERE bytes_before < %(max_bytes)s ORDER BY eid"
+    ),
+}
+
+_OLDEST_ID = f"SELECT MIN(eid) FROM {EVENT_TABLE} WHERE channel = %s AND eid > %s"
+_LAST_ID = f"SELECT value FROM {COUNTER_TABLE} WHERE name = %s"
+
+_LEFT_BEHIND = f"SELECT channel, eid FROM {EVENT_TABLE} WHERE eid IS NULL AND created < %s"
+
+
+def read_page(
+    connection: BaseDatabaseWrapper, channel: str, after: int, limit: int, max_bytes: int | None
+) -> list[Event]:
+    """Read the events that are there with ids from `after`+1 to `after`+`limit`, in order.
+
+    With `max_bytes` no more than the first ones, up to the one whose data makes them that long.
+    """
+    parameters: dict[str, Any] = {"channel": channel, "after": after, "end": after + limit}
+    statement = _PAGE
+    if max_bytes is not None:
+        statement = _BOUNDED_PAGE[connection.vendor]
+        parameters["max_bytes"] = max_bytes
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows = cursor if max_bytes is None else _up_to(cursor, max_bytes)
+        return [make_event(channel, *row) for row in rows]
+
+
+def read_oldest_id(connection: BaseDatabaseWrapper, channel: str, after: int) -> int | None:
+    """Return the first id after this one that is there; None without one."""
+    return _read_number(connection, _OLDEST_ID, [channel, after])
+
+
+def read_last_id(connection: BaseDatabaseWrapper, channel: str) -> int | None:
+    """Return the last id that was given; None if none ever was."""
+    return _read_number(connection, _LAST_ID, [channel])
+
+
+def read_positions(
+    connection: BaseDatabaseWrapper, names: Sequence[str], left_behind_before: datetime
+) -> list[tuple[str, int | None]]:
+    """Return the last id by counter, and None by channel with an event left behind."""
+    before = connection.ops.adapt_datetimefield_value(left_behind_before)
+    # PostgreSQL takes all names as one parameter.
+    is_array = connection.vendor == "postgresql"
+    statement = _positions_statement(None if is_array else len(names))
+    parameters = [list(names), before] if is_array else [*names, before]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
+
+
+def _up_to(rows: Iterable[tuple[Any, ...]], max_bytes: int) -> Iterator[tuple[Any, ...]]:
+    for row in rows:
+        yield row
+        # As it is stored, data is ASCII.
+        max_bytes -= len(row[2])
+        if max_bytes <= 0:
+            return
+
+
+def _read_number(
+    connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any]
+) -> int | None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+@lru_cache(maxsize=64)
+def _positions_statement(count: int | None) -> str:
+    names = "= ANY(%s)" if count is None else f"IN ({', '.join(['%s'] * count)})"
+    # Not UNION ALL: a transaction may have left behind any number of events of a channel.
+    return f"SELECT name, value FROM {COUNTER_TABLE} WHERE name {names} UNION {_LEFT_BEHIND}"
