@@ -9,12 +9,16 @@
 All middleware, the view and the channel manager see the request as always. If the answer is a
 stream, the request ends there, with its thread and its database connections, and the wrapper
 holds the stream itself. Everything else passes through untouched.
+
+A middleware that made the answer its own is respected: what it made is sent, and the log says why
+the wrapper does not hold the stream. Wrapped chunks are streamed as they are without a wrapper.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from django_eventstream import sse
@@ -38,10 +42,10 @@ class EventStreamApplication:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(receive, send)
         extensions = {**(scope.get("extensions") or {}), EXTENSION: answer.offer}
-        await self._application({**scope, "extensions": extensions}, receive, answer.send)
-        if answer.hold is not None:
+        await self._application({**scope, "extensions": extensions}, answer.receive, answer.send)
+        if answer.hold is not None and not answer.is_client_gone:
             await send(_without_length(answer.start))
             await hold_stream(answer.hold, receive, send)
 
@@ -49,34 +53,53 @@ class EventStreamApplication:
 class _Answer:
     """Passes Django's answer on, unless it is the one that stands for a stream to be held."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self.offer = Offer()
         self.start: Message = {}
         self.hold: Hold | None = None
         """What to hold, once the whole answer has been seen, and is as the view made it."""
+        self.is_client_gone = False
+        """Servers say so only once, and Django may be the one who hears it."""
+        self._receive = receive
         self._send = send
         self._is_passing = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.is_client_gone = self.is_client_gone or message["type"] == "http.disconnect"
+        return message
 
     async def send(self, message: Message) -> None:
         if self._is_passing or self.offer.hold is None:
             await self._send(message)
-        elif message["type"] == "http.response.start" and _is_stream(message):
+        elif not self.start and message["type"] == "http.response.start":
             self.start = message
-        elif self.start and not message.get("body") and not message.get("more_body"):
-            self.hold = self.offer.hold
-        else:
+        elif obstacle := self._obstacle(message):
+            logger.warning("The wrapper does not hold a stream: %s", obstacle)
             self._is_passing = True
-            logger.warning("A stream is not held: middleware replaced or changed the answer")
-            if self.start:
-                await self._send(self.start)
+            await self._send(self.start)
             await self._send(message)
+        else:
+            self.hold = self.offer.hold
+
+    def _obstacle(self, message: Message) -> str:
+        is_empty = not message.get("body") and not message.get("more_body")
+        return (
+            self.offer.obstacle
+            or _obstacle_in(self.start)
+            or ("" if is_empty else "it has got a body")
+        )
 
 
-def _is_stream(start: Message) -> bool:
-    headers = {name.lower(): value for name, value in start["headers"]}
-    is_plain = b"content-encoding" not in headers
-    kind = headers.get(b"content-type", b"")
-    return start["status"] == 200 and is_plain and kind.startswith(sse.CONTENT_TYPE.encode())
+def _obstacle_in(start: Message) -> str:
+    """Say what the head of an answer has that no stream of ours has."""
+    headers = {name.lower(): value.decode("latin-1") for name, value in start["headers"]}
+    if start["status"] != HTTPStatus.OK:
+        return f"it has status {start['status']}"
+    if encoding := headers.get(b"content-encoding"):
+        return f"it has Content-Encoding {encoding}"
+    kind = headers.get(b"content-type", "")
+    return "" if kind.startswith(sse.CONTENT_TYPE) else f"it has Content-Type {kind}"
 
 
 def _without_length(start: Message) -> Message:

@@ -44,3 +44,6 @@ class Offer:
 
     def __init__(self) -> None:
         self.hold: Hold | None = None
+        self.obstacle = "another response took its place"
+        """Why the wrapper may not hold it; empty once the view's own response is being sent as
+        the view made it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any
 
 from asgiref.sync import SyncToAsync
@@ -13,7 +14,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from django_eventstream import sse
-from django_eventstream.hold import EXTENSION, Hold
+from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.current import get_hub
 from django_eventstream.proxies import is_proxy_required
 
@@ -39,26 +40,59 @@ def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     offer = (request.scope.get("extensions") or {}).get(EXTENSION)
     if offer is not None:
         offer.hold = hold
-        return HttpResponse(content_type=sse.CONTENT_TYPE)
-    return EventStreamResponse(stream(hold), content_type=sse.CONTENT_TYPE)
+    return EventStreamResponse(stream(hold), offer, content_type=sse.CONTENT_TYPE)
 
 
 class EventStreamResponse(StreamingHttpResponse):
-    """Ends its stream when the client leaves, in the middle of a chunk too.
+    """A stream, or nothing where a wrapper holds it: the same response to all middleware.
 
-    Django closes what iterates over the response, not what is iterated over. A stream that is
-    cut while a server sends would be held until the garbage collector comes by.
+    A stream ends when the client leaves, in the middle of a chunk too. Django closes what iterates
+    over the response, not what is iterated over: one that is cut while a server sends would be
+    held until the garbage collector comes by.
     """
 
-    def __init__(self, stream: AsyncGenerator[bytes, None], **options: Any) -> None:
+    def __init__(
+        self, stream: AsyncGenerator[bytes, None], offer: Offer | None, **options: Any
+    ) -> None:
         super().__init__(stream, **options)
         self._stream = stream
+        self._offer = offer
+
+    @property
+    def content(self) -> Any:
+        """See `StreamingHttpResponse.content`: it cannot be read, but a middleware may set it."""
+        return super().content
+
+    @content.setter
+    def content(self, value: Any) -> None:
+        self.streaming_content = _only(self.make_bytes(value))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if not self._is_streamed_here():
+            return
         # What a middleware put around the stream is closed before it.
         async with aclosing(self._stream):
             async for part in super().__aiter__():
                 yield part
+
+    def _is_streamed_here(self) -> bool:
+        if self.status_code != HTTPStatus.OK:
+            # A middleware refuses, and who is refused gets no event.
+            self._say_obstacle(f"it has status {self.status_code}")
+            return False
+        if self._iterator is not self._stream:  # type: ignore[attr-defined]
+            self._say_obstacle("its chunks are wrapped or replaced")
+            return True
+        self._say_obstacle("")
+        return self._offer is None
+
+    def _say_obstacle(self, obstacle: str) -> None:
+        if self._offer is not None:
+            self._offer.obstacle = obstacle
+
+
+async def _only(chunk: bytes) -> AsyncIterator[bytes]:
+    yield chunk
 
 
 async def stream(hold: Hold) -> AsyncGenerator[bytes, None]:

@@ -1,25 +1,21 @@
-"""`EventStreamApplication` around Django: what it holds, and what it lets pass."""
+"""`EventStreamApplication` around Django, in a real server. See `integration/test_wrapper.py`."""
 
 from __future__ import annotations
 
 import pytest
+from django.conf import settings
 
-from tests.sse_client import StreamClient, numbered
+from tests.sse_client import StreamClient, assert_sequence, numbered
 
-MIDDLEWARE = "tests.middleware"
-
-
-@pytest.fixture
-def settings_with(settings):
-    """Settings of a server whose middleware ends with this one."""
-
-    def make(name: str) -> dict[str, list[str]]:
-        return {"MIDDLEWARE": [*settings.MIDDLEWARE, f"{MIDDLEWARE}.{name}"]}
-
-    return make
+SERVERS = ("uvicorn+wrapper", "daphne+wrapper", "hypercorn+wrapper", "granian+wrapper")
 
 
-def test_all_middleware_has_seen_the_answer(app_server, sqlite_only, unique_channel, settings_with):
+def settings_with(name: str) -> dict[str, list[str]]:
+    """Settings of a server whose middleware ends with this one of `tests.middleware`."""
+    return {"MIDDLEWARE": [*settings.MIDDLEWARE, f"tests.middleware.{name}"]}
+
+
+def test_all_middleware_has_seen_the_answer(app_server, sqlite_only, unique_channel):
     server = app_server(sqlite_only, "uvicorn+wrapper", settings=settings_with("add_header"))
     with StreamClient(f"{server.url}/events/?channel={unique_channel}") as client:
         client.wait_open()
@@ -29,20 +25,16 @@ def test_all_middleware_has_seen_the_answer(app_server, sqlite_only, unique_chan
         client.wait_for(lambda c: c.has(unique_channel, 1))
 
 
-@pytest.mark.parametrize(
-    ("middleware", "status", "body"),
-    [("replace_body", 200, b"something else"), ("replace_status", 418, b"")],
-)
+@pytest.mark.parametrize("kind", SERVERS)
 def test_an_answer_that_middleware_made_its_own_is_not_held(
-    app_server, sqlite_only, unique_channel, settings_with, middleware, status, body
+    app_server, sqlite_only, unique_channel, kind
 ):
-    server = app_server(sqlite_only, "uvicorn+wrapper", settings=settings_with(middleware))
+    server = app_server(sqlite_only, kind, settings=settings_with("replace_status"))
     with StreamClient(f"{server.url}/events/?channel={unique_channel}", reconnect=False) as client:
         client.wait_for(lambda c: c.connections and c.connections[0].end)
-        assert client.connections[0].status == status
-        assert client.connections[0].headers["content-length"] == str(len(body))
-        assert client.arrivals == []
-    assert "A stream is not held" in server.log_text()
+        assert client.connections[0].status == 418
+        assert client.connections[0].body == b""
+    assert "The wrapper does not hold a stream: it has status 418" in server.log_text()
 
 
 def test_refusals_and_other_views_are_what_django_answers(app_server, sqlite_only):
@@ -51,3 +43,16 @@ def test_refusals_and_other_views_are_what_django_answers(app_server, sqlite_onl
     with StreamClient(f"{server.url}/events/", reconnect=False) as client:
         client.wait_for(lambda c: c.of_type("stream-error"))
         assert client.arrivals[0].json()["text"] == "No channels specified"
+
+
+@pytest.mark.parametrize("lane", ["around-channels", "within-channels"])
+def test_under_a_router_of_channels_streams_are_held(app_server, sqlite_only, unique_channel, lane):
+    server = app_server(sqlite_only, f"daphne+{lane}")
+    with StreamClient(f"{server.url}/events/?channel={unique_channel}") as client:
+        client.wait_open()
+        for number in range(1, 21):
+            server.send(*numbered(unique_channel, [number]))
+            if number == 10:
+                client.cut()
+        client.wait_for(lambda c: c.has(unique_channel, 20))
+        assert_sequence(client, unique_channel, range(1, 21))

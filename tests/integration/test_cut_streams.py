@@ -8,19 +8,9 @@ import gc
 import pytest
 from django.core.handlers.asgi import ASGIHandler
 
+from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
-
-SCOPE = {
-    "type": "http",
-    "asgi": {"version": "3.0"},
-    "http_version": "1.1",
-    "method": "GET",
-    "scheme": "http",
-    "path": "/events/",
-    "query_string": b"channel=a",
-    "headers": [(b"host", b"testserver")],
-    "server": ("testserver", 80),
-}
+from tests.visitor import Visitor
 
 
 def wrapping(get_response):
@@ -38,34 +28,6 @@ def wrapping(get_response):
     return handle
 
 
-class Visitor:
-    """A client that hangs in the send of a message of one kind, or is sent all, and leaves."""
-
-    def __init__(self, hangs_at: str | None) -> None:
-        self.hangs_at = hangs_at
-        self.requests = iter([{"type": "http.request", "body": b"", "more_body": False}])
-        self.is_reached = asyncio.Event()
-        self.is_gone = asyncio.Event()
-
-    async def receive(self):
-        for request in self.requests:
-            return request
-        await self.is_gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message) -> None:
-        if message["type"] == (self.hangs_at or "http.response.body"):
-            self.is_reached.set()
-        if message["type"] == self.hangs_at:
-            await asyncio.get_running_loop().create_future()
-
-    async def visit(self) -> None:
-        answering = asyncio.ensure_future(ASGIHandler()(SCOPE, self.receive, self.send))
-        await asyncio.wait_for(self.is_reached.wait(), 5)
-        self.is_gone.set()
-        await asyncio.wait_for(answering, 5)
-
-
 @pytest.fixture
 def no_garbage_collection():
     gc.collect()
@@ -74,16 +36,30 @@ def no_garbage_collection():
     gc.enable()
 
 
-@pytest.mark.parametrize("hangs_at", [None, "http.response.start", "http.response.body"])
+@pytest.mark.parametrize(
+    ("make_application", "hangs_at"),
+    [
+        (ASGIHandler, None),
+        (ASGIHandler, "http.response.start"),
+        (ASGIHandler, "http.response.body"),
+        # It joins the hub after the start was taken.
+        (lambda: EventStreamApplication(ASGIHandler()), None),
+        (lambda: EventStreamApplication(ASGIHandler()), "http.response.body"),
+    ],
+)
 @pytest.mark.parametrize("middleware", [[], [f"{__name__}.wrapping"]])
 def test_a_client_that_leaves_leaves_nothing_in_the_hub(
-    hangs_at, middleware, settings, no_garbage_collection
+    make_application, hangs_at, middleware, settings, no_garbage_collection
 ):
     settings.EVENTSTREAM_STORAGE_CLASS = None
     settings.MIDDLEWARE = middleware
 
     async def main() -> None:
-        await Visitor(hangs_at).visit()
+        visitor = Visitor(hangs_at=hangs_at)
+        visiting = visitor.begin(make_application())
+        await asyncio.wait_for(visitor.is_reached.wait(), 5)
+        visitor.is_gone.set()
+        await asyncio.wait_for(visiting, 5)
         assert get_hub().statistics().connections == 0
         assert get_hub().statistics().channels == 0
 
