@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import quote, unquote_to_bytes
 
@@ -68,7 +69,7 @@ class Cursor:
 
 def format_cursor(positions: Iterable[tuple[str, int]], epoch: int = 0) -> str:
     """Write positions in the given order; ASCII only, so every header and proxy takes it."""
-    parts = [f"{quote(channel)}:{last_id}" for channel, last_id in positions]
+    parts = [f"{_quote(channel)}:{last_id}" for channel, last_id in positions]
     if epoch and parts:
         parts.append(f":{epoch}")
     return ",".join(parts)
@@ -112,6 +113,11 @@ def _reset_reason(channel: str, cursor: Cursor, current: int, epoch: int) -> str
     if cursor.epoch != epoch:
         return "epoch"
     return "ahead" if position > current else None
+
+
+@lru_cache(maxsize=4_096)
+def _quote(channel: str) -> str:
+    return quote(channel)
 
 
 def _unquote(name: str) -> str | None:

@@ -30,9 +30,9 @@ def encode_body(event_type: str, data: str) -> bytes:
 
     Lone surrogates, which UTF-8 cannot carry and sending refuses, become `?`.
     """
-    lines = [f"event: {event_type.translate(_UNSAFE_IN_FIELD)}"]
-    lines += [f"data: {line}" for line in _LINE_END.split(data)]
-    return ("\n".join(lines) + "\n").encode(errors="replace")
+    if "\n" in data or "\r" in data:
+        data = _LINE_END.sub("\ndata: ", data)
+    return f"event: {_field(event_type)}\ndata: {data}\n".encode(errors="replace")
 
 
 def encode_id(cursor: str) -> bytes:
@@ -40,7 +40,7 @@ def encode_id(cursor: str) -> bytes:
 
     Alone it moves the cursor and dispatches nothing.
     """
-    return f"id: {cursor.translate(_UNSAFE_IN_FIELD)}\n\n".encode()
+    return f"id: {_field(cursor)}\n\n".encode()
 
 
 def encode(event_type: str, data: str, cursor: str = "") -> bytes:
@@ -70,3 +70,7 @@ def encode_error(condition: str, text: str, channels: Iterable[str] = ()) -> byt
 def encode_retry(milliseconds: int) -> bytes:
     """Encode the time after which the client is to come back when the stream ends."""
     return f"retry: {milliseconds}\n\n".encode()
+
+
+def _field(value: str) -> str:
+    return value if value.isprintable() else value.translate(_UNSAFE_IN_FIELD)

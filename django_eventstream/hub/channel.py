@@ -15,8 +15,11 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.hub.window import Frame, Window
 
-PAGE_EVENTS = 500
+PAGE_EVENTS = 2_000
 """Most events of one read."""
+
+USUAL_SIZE = 1_024
+"""Bytes of an event, before any has been read: the first page is small, and the first to come."""
 
 PAGES_IN_WINDOW = 4
 """A read aims at this part of a window, so that readers keep up while a channel catches up."""
@@ -67,7 +70,7 @@ class HeldChannel:
         self.life = 0
         """Grows when the channel goes on from another place: what was read before is void."""
         self._epoch = 0
-        self._mean_size = 1
+        self._mean_size = USUAL_SIZE
         self._schedule = schedule
         self._listener = listener
         self._target_when_asked = 0
@@ -131,7 +134,10 @@ class HeldChannel:
 
     @property
     def page_size(self) -> int:
-        """How many events to read at once, going by the size of those read last."""
+        """How many events to read at once, going by the size of those read last.
+
+        The log ends a page where it is full; this spares it from looking beyond.
+        """
         return max(1, min(PAGE_EVENTS, self.page_bytes // self._mean_size))
 
     def take_read(self, after: int, events: Sequence[Event]) -> None:

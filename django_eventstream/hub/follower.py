@@ -106,7 +106,9 @@ class LogFollower:
         while (after := channel.next_read()) is not None:
             life = channel.life
             try:
-                events = await self._log.read(channel.name, after, channel.page_size)
+                events = await self._log.read(
+                    channel.name, after, channel.page_size, channel.page_bytes
+                )
             except HistoryGoneError as gone:
                 channel.take_gone(gone)
             except StorageUnavailableError:

@@ -36,9 +36,9 @@ class LogReader:
         """See `Storage.get_position()`."""
         return await self._run(partial(self._storage.get_position, channels))
 
-    async def read(self, channel: str, after: int, limit: int) -> list[Event]:
+    async def read(self, channel: str, after: int, limit: int, max_bytes: int) -> list[Event]:
         """See `Storage.read()`."""
-        return await self._run(partial(self._storage.read, channel, after, limit))
+        return await self._run(partial(self._storage.read, channel, after, limit, max_bytes))
 
     async def relay(self, channels: list[str]) -> None:
         """Number and announce events that were left behind.

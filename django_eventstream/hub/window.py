@@ -9,24 +9,33 @@ from django_eventstream.cursors import format_cursor
 from django_eventstream.events import Event
 
 
+FRAME_BYTES = 140
+"""What Python needs for a frame besides its text."""
+
+
 class Frame:
     """One encoded event."""
 
-    __slots__ = ("body", "id", "skip_user_ids", "whole")
+    __slots__ = ("_body_size", "id", "skip_user_ids", "whole")
 
     def __init__(self, event: Event, id: int, epoch: int) -> None:  # noqa: A002
         self.id = id
-        self.body = sse.encode_body(event.type, event.data)
-        """Without its end, for streams whose `id:` line has more than this channel."""
+        body = sse.encode_body(event.type, event.data)
         cursor = "" if event.id is None else format_cursor([(event.channel, event.id)], epoch)
-        self.whole = self.body + (sse.encode_id(cursor) if cursor else b"\n")
+        self.whole = body + (sse.encode_id(cursor) if cursor else b"\n")
         """As it is sent on a stream of this channel only."""
         self.skip_user_ids = event.skip_user_ids
+        self._body_size = len(body)
+
+    @property
+    def body(self) -> bytes:
+        """Without its end, for streams whose `id:` line has more than this channel."""
+        return self.whole[: self._body_size]
 
     @property
     def size(self) -> int:
         """Bytes that it takes in memory, near enough."""
-        return len(self.body) + len(self.whole)
+        return len(self.whole) + FRAME_BYTES
 
 
 class Window:

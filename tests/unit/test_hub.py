@@ -61,7 +61,7 @@ class MemoryLog:
         await asyncio.sleep(self.delay)
         return LogPosition(ids, self.epoch, self.left_behind)
 
-    async def read(self, channel: str, after: int, limit: int) -> list[Event]:
+    async def read(self, channel: str, after: int, limit: int, max_bytes: int) -> list[Event]:
         await self._answer()
         self.reads += 1
         trimmed = self.trimmed.get(channel, 0)
@@ -222,7 +222,7 @@ async def test_the_log_is_asked_even_if_nobody_gives_a_hint(log, hub):
 async def test_many_who_come_back_cost_one_read(log, hub):
     for _ in range(40):
         log.append("a", "x" * 10)
-    hub = Hub(log, replace(OPTIONS, poll_seconds=60))
+    hub = Hub(log, replace(OPTIONS, poll_seconds=60, window_bytes=200_000))
     clients = [Client(hub, "a", cursor=f"a:{n % 20}") for n in range(300)]
     for client in clients:
         await client.until_at(a=40)
@@ -671,7 +671,7 @@ async def test_a_stream_of_many_channels_keeps_no_more_pages_than_one_of_few(log
     for name in names:
         for _ in range(100):
             log.append(name, "x" * 100)
-    hub = Hub(log, replace(OPTIONS, window_bytes=40_000))
+    hub = Hub(log, replace(OPTIONS, window_bytes=200_000))
     client = Client(hub, *names, cursor=",".join(f"{name}:0" for name in names))
     largest = 0
     while not all(positions(client.cursor).get(name) == 100 for name in names):
