@@ -8,7 +8,6 @@ from django_eventstream import sse
 from django_eventstream.cursors import format_cursor
 from django_eventstream.events import Event
 
-
 FRAME_BYTES = 140
 """What Python needs for a frame besides its text."""
 

@@ -671,7 +671,7 @@ async def test_a_stream_of_many_channels_keeps_no_more_pages_than_one_of_few(log
     for name in names:
         for _ in range(100):
             log.append(name, "x" * 100)
-    hub = Hub(log, replace(OPTIONS, window_bytes=200_000))
+    hub = Hub(log, replace(OPTIONS, window_bytes=40_000))
     client = Client(hub, *names, cursor=",".join(f"{name}:0" for name in names))
     largest = 0
     while not all(positions(client.cursor).get(name) == 100 for name in names):
