@@ -7,9 +7,8 @@ event would burn through the 32-bit key of the table on PostgreSQL and MySQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -23,8 +22,6 @@ COUNTER_TABLE = EventCounter._meta.db_table
 NOTIFY_CHANNEL = "django_eventstream"
 """The PostgreSQL notification channel; its payload is `last id:channel`, which is far below
 the 8,000 bytes that PostgreSQL takes."""
-
-_COLUMNS = "channel, type, data, eid, skip_user_ids, created"
 
 # A counter that is missing although the channel has events (deleted by hand) starts after them.
 _LAST_EVENT = f"SELECT COALESCE(MAX(eid), 0) FROM {EVENT_TABLE} WHERE channel = %(name)s"
@@ -46,79 +43,25 @@ def own_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """
     is_outermost = not connection.in_atomic_block
     with transaction.atomic(connection.alias):
-        if is_outermost and not _is_read_committed(connection):
+        if is_outermost and not is_read_committed(connection):
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         yield
 
 
-def can_append_in_one_round_trip(connection: BaseDatabaseWrapper) -> bool:
-    """Say whether `append_in_one_round_trip()` works here."""
-    return connection.vendor == "postgresql" and _is_read_committed(connection)
-
-
-def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int, now: datetime) -> int:
+def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int, now: Any) -> int:
     """Take the channel's next `count` ids and return the last; 0 takes none, but locks.
 
-    Needs an open transaction.
+    Needs an open transaction. `now` is the time as the database takes it.
     """
-    parameters = {
-        "name": channel,
-        "count": count,
-        "now": connection.ops.adapt_datetimefield_value(now),
-    }
+    parameters = {"name": channel, "count": count, "now": now}
     take = _take_by_last_insert_id if connection.vendor == "mysql" else _take_by_returning
     with connection.cursor() as cursor:
         return take(cursor, parameters)
 
 
-def append_in_one_round_trip(
-    connection: BaseDatabaseWrapper, row: Event, *, notify: bool
-) -> int | None:
-    """PostgreSQL: number, insert and announce one event in one statement; return its id.
-
-    Returns None, and does nothing, if the channel has no counter yet.
-    """
-    announce = f", pg_notify('{NOTIFY_CHANNEL}', eid || ':' || channel)" if notify else ""
-    statement = (
-        f"WITH counter AS ({_NEXT_VALUE} RETURNING value)"
-        f" INSERT INTO {EVENT_TABLE} ({_COLUMNS})"
-        " SELECT %(name)s, %(type)s, %(data)s, value, %(skip)s, %(now)s FROM counter"
-        f" RETURNING eid{announce}"
-    )
-    parameters: dict[str, Any] = {
-        "name": row.channel,
-        "count": 1,
-        "now": row.created,
-        "type": row.type,
-        "data": row.data,
-        "skip": row.skip_user_ids,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        result = cursor.fetchone()
-    return result[0] if result else None
-
-
-def write_ids_one_by_one(connection: BaseDatabaseWrapper, rows: Sequence[Event]) -> None:
-    """MySQL: store the ids that the rows have by now, each by its key.
-
-    An UPDATE of a range, or of a list if the table is small, looks at the row behind it as well,
-    and waits if that is one of a long transaction.
-    """
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            f"UPDATE {EVENT_TABLE} SET eid = %s WHERE id = %s", [(row.eid, row.id) for row in rows]
-        )
-
-
-def notify(connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
-    """PostgreSQL: tell every listening process, once the transaction commits."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, f"{last_id}:{channel}"])
-
-
-def _is_read_committed(connection: BaseDatabaseWrapper) -> bool:
+def is_read_committed(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a statement sees what was committed before it began."""
     if connection.vendor not in ("postgresql", "mysql"):
         return True
     connection.ensure_connection()  # before which it has no level

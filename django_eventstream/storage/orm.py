@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from importlib.util import find_spec
-from itertools import groupby
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F
 from django.utils import timezone
 
 from django_eventstream import models
 from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
-from django_eventstream.storage import numbering, trimming
+from django_eventstream.storage import trimming
 from django_eventstream.storage.base import LogPosition, Storage
 from django_eventstream.storage.errors import translated_errors
 from django_eventstream.storage.reading import (
@@ -26,7 +23,7 @@ from django_eventstream.storage.reading import (
     read_page,
     read_positions,
 )
-from django_eventstream.storage.rows import to_event, to_row
+from django_eventstream.storage.writers import make_writer
 
 EPOCH_NAME = ""
 """The counter row that has the epoch; no channel has an empty name."""
@@ -36,9 +33,6 @@ POSTGRES_FEED = "django_eventstream.feeds.postgres.PostgresFeed"
 LEFT_BEHIND = timedelta(seconds=1)
 """An event that has waited longer for its number than this is nobody's: its sender would have
 numbered it right after the commit."""
-
-BATCH_SIZE = 500
-"""Rows of one INSERT or UPDATE."""
 
 NAMES_PER_QUESTION = 10_000
 """Channels of one SELECT; SQLite takes 32,766 parameters."""
@@ -66,16 +60,8 @@ class DjangoModelStorage(Storage):
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""
         connection = self._connection
-        now = timezone.now()
-        with translated_errors(self._connection):
-            if len(events) == 1 and numbering.can_append_in_one_round_trip(connection):
-                row = to_row(events[0], now)
-                notify = settings.POSTGRES_NOTIFY
-                number = numbering.append_in_one_round_trip(connection, row, notify=notify)
-                if number is not None:
-                    return [events[0].with_id(number)]
-            with numbering.own_transaction(connection):
-                return self._append(connection, events, now)
+        with translated_errors(connection):
+            return make_writer(connection).append(events)
 
     def read(
         self, channel: str, after: int, limit: int, max_bytes: int | None = None
@@ -141,29 +127,15 @@ class DjangoModelStorage(Storage):
 
     def stage(self, events: Sequence[Event]) -> None:
         """See `Storage.stage()`. One statement; rolled back with the caller's transaction."""
-        now = timezone.now()
-        with translated_errors(self._connection):
-            models.Event.objects.using(self._connection.alias).bulk_create(
-                [to_row(event, now) for event in events], batch_size=BATCH_SIZE
-            )
+        connection = self._connection
+        with translated_errors(connection):
+            make_writer(connection).stage(events)
 
     def number(self, channel: str) -> list[Event]:
         """See `Storage.number()`. One short transaction under the channel's lock."""
         connection = self._connection
-        now = timezone.now()
-        with translated_errors(self._connection), numbering.own_transaction(connection):
-            last = numbering.take_numbers(connection, channel, 0, now)
-            rows = list(
-                models.Event.objects.using(connection.alias)
-                .filter(channel=channel, eid=None)
-                .order_by("id")
-            )
-            if not rows:
-                return []
-            self._write_ids(rows, last + 1)
-            numbering.take_numbers(connection, channel, len(rows), now)
-            self._notify(connection, channel, last + len(rows))
-        return [to_event(row) for row in rows]
+        with translated_errors(connection):
+            return make_writer(connection).number(channel)
 
     def begin_epoch(self) -> int:
         """Start a new life of the log, after its database was restored from a backup.
@@ -178,43 +150,6 @@ class DjangoModelStorage(Storage):
             row.value = max(now, row.value + 1)
             row.save(using=alias)
         return row.value
-
-    def _append(
-        self, connection: BaseDatabaseWrapper, events: Sequence[Event], now: datetime
-    ) -> list[Event]:
-        counts = Counter(event.channel for event in events)
-        # Locks are taken in the order of names, so that two senders cannot wait for each other.
-        next_ids = {
-            channel: numbering.take_numbers(connection, channel, count, now) - count + 1
-            for channel, count in sorted(counts.items())
-        }
-        numbered = []
-        for event in events:
-            numbered.append(event.with_id(next_ids[event.channel]))
-            next_ids[event.channel] += 1
-        models.Event.objects.using(connection.alias).bulk_create(
-            [to_row(event, now) for event in numbered], batch_size=BATCH_SIZE
-        )
-        for channel in counts:
-            self._notify(connection, channel, next_ids[channel] - 1)
-        return numbered
-
-    def _write_ids(self, rows: Sequence[models.Event], first: int) -> None:
-        for number, row in enumerate(rows, first):
-            row.eid = number
-        if self._connection.vendor == "mysql":
-            numbering.write_ids_one_by_one(self._connection, rows)
-            return
-        # Keys of one transaction mostly follow each other: they make one UPDATE.
-        for offset, group in groupby(rows, lambda row: (row.eid or 0) - row.id):
-            run = list(group)
-            models.Event.objects.using(self.alias).filter(
-                id__gte=run[0].id, id__lte=run[-1].id
-            ).update(eid=F("id") + offset)
-
-    def _notify(self, connection: BaseDatabaseWrapper, channel: str, last_id: int) -> None:
-        if connection.vendor == "postgresql" and settings.POSTGRES_NOTIFY:
-            numbering.notify(connection, channel, last_id)
 
     @property
     def alias(self) -> str:

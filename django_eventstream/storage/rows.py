@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from typing import Any
 
-from django_eventstream import models
 from django_eventstream.events import Event
 
 _NOBODY: frozenset[str] = frozenset()
@@ -14,21 +13,13 @@ _NOBODY: frozenset[str] = frozenset()
 _scan = json.JSONDecoder().raw_decode
 
 
-def to_row(event: Event, now: datetime) -> models.Event:
-    """Make the row, unsaved. All but the names is written in ASCII, which any table takes."""
-    return models.Event(
-        channel=event.channel,
-        type=event.type,
-        data=json.dumps(event.data),
-        eid=event.id,
-        skip_user_ids=json.dumps(sorted(event.skip_user_ids)) if event.skip_user_ids else None,
-        created=now,
-    )
+def to_columns(event: Event, now: Any) -> tuple[Any, ...]:
+    """Return channel, type, data, eid, skip_user_ids and created, as they are stored.
 
-
-def to_event(row: models.Event) -> Event:
-    """Read a row, of the predecessor's too."""
-    return make_event(row.channel, row.eid, row.type, row.data, row.skip_user_ids)
+    All but the names is written in ASCII, which any table takes.
+    """
+    skip_user_ids = json.dumps(sorted(event.skip_user_ids)) if event.skip_user_ids else None
+    return event.channel, event.type, json.dumps(event.data), event.id, skip_user_ids, now
 
 
 def make_event(
