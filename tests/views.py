@@ -16,6 +16,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from django_eventstream import send_event
+from django_eventstream.hub.current import _hubs
 from tests import statements
 from tests.services.open_files import open_files
 
@@ -46,6 +47,7 @@ async def stats(request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {
             "pid": os.getpid(),
+            "streams": sum(hub.statistics().connections for hub in list(_hubs.values())),
             "threads": threading.active_count(),
             "os_threads": len(os.listdir("/proc/self/task")),
             "files": len(open_files()),
