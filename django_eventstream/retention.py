@@ -1,7 +1,9 @@
 """Keeping the log within its limits, without anybody scheduling it.
 
-A send pays for at most one small batch per process and minute. Only when a batch comes out
-full, so that more is waiting, the next may follow after as many events as it can remove.
+A send pays for at most one small batch per process and minute. Only when more is waiting, the next
+may follow after half as many events as it can remove. A batch begins with the oldest events of
+all channels, so that those that nobody sends to any more, and those of a hundred thousand users,
+go as well; what room is left is for a channel that was sent to.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
 from django_eventstream.backends import get_channel_manager, get_storage
 from django_eventstream.channelmanager import Retention
+from django_eventstream.conf import settings
 from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.storage.base import Storage
 
@@ -32,6 +35,9 @@ PAUSE_SECONDS = 60
 CHANNELS_REMEMBERED = 1_000
 """Channels that wait for their turn; those beyond are met when they are sent to again."""
 
+Kept = tuple[datetime | None, int | None]
+"""What is kept of a channel: events since then, and so many."""
+
 CONTROL_RETENTION = Retention(seconds=3_600, count=None)
 """What processes tell each other is of no use once every hub has read it."""
 
@@ -44,6 +50,8 @@ class Housekeeper:
         self._sent: Counter[str] = Counter()
         self._due = time.monotonic() + PAUSE_SECONDS
         self._events_until_due: int | None = None
+        self.position = 0
+        """Where the next look at all channels begins."""
 
     def note(self, events: Sequence[Event], now: float) -> str | None:
         """Count the events; return the channel to trim, if it is time."""
@@ -62,37 +70,88 @@ class Housekeeper:
             del self._sent[channel]
             return channel
 
-    def more_is_waiting(self, channel: str) -> None:
-        """Let the next batch of this channel come after half as many events as one removes."""
+    def more_is_waiting(self, channel: str | None = None) -> None:
+        """Let the next batch come soon, and be of this channel if one is named."""
         with self._lock:
-            self._sent[channel] += BATCH_SIZE
+            if channel is not None:
+                self._sent[channel] += BATCH_SIZE
             self._events_until_due = BATCH_SIZE // 2
+
+
+class _Limits:
+    """What each channel keeps, asked once for a batch."""
+
+    def __init__(self) -> None:
+        self._now = timezone.now()
+        self._kept: dict[str, Kept] = {}
+        usual = self._since(Retention(settings.RETENTION_SECONDS, settings.RETENTION_COUNT))
+        self._any = {usual}
+
+    def __call__(self, channel: str) -> Kept:
+        """Answer for one of many channels: who cannot say what it keeps holds up no other."""
+        if channel not in self._kept:
+            try:
+                self._kept[channel] = kept = self.of(channel)
+            except Exception:
+                logger.warning("What %r keeps is unknown: all of it", channel, exc_info=True)
+                self._kept[channel] = kept = (None, None)
+            if channel != CONTROL_CHANNEL:
+                self._any.add(kept)
+        return self._kept[channel]
+
+    def of(self, channel: str) -> Kept:
+        """Answer for this channel, or raise what the project's channel manager raises."""
+        is_control = channel == CONTROL_CHANNEL
+        return self._since(
+            CONTROL_RETENTION if is_control else get_channel_manager().get_retention(channel)
+        )
+
+    def may_expire(self, created: datetime | None) -> bool:
+        """Say whether events that are younger than this may have expired, as far as is known."""
+        return any(
+            count is not None or (since is not None and created is not None and created < since)
+            for since, count in self._any
+        )
+
+    def _since(self, retention: Retention) -> Kept:
+        seconds = retention.seconds
+        since = None if seconds is None else self._now - timedelta(seconds=seconds)
+        return since, retention.count
 
 
 _housekeeper = Housekeeper()
 
 
 def after_send(events: Sequence[Event]) -> None:
-    """Trim one batch if it is time. A failure is logged: the events sent are safe."""
+    """Remove one batch if it is time. A failure is logged: the events sent are safe."""
     channel = _housekeeper.note(events, time.monotonic())
     storage = get_storage()
     if channel is None or storage is None:
         return
     try:
-        if trim_batch(storage, channel) == BATCH_SIZE:
+        room = BATCH_SIZE - sweep_batch(storage)
+        if room and trim_batch(storage, channel, room) == room:
             _housekeeper.more_is_waiting(channel)
     except Exception:
         # The project's own channel manager is asked, too, and this may be its commit.
         logger.warning("Old events of %r could not be removed now", channel, exc_info=True)
 
 
-def trim_batch(storage: Storage, channel: str) -> int:
+def sweep_batch(storage: Storage) -> int:
+    """Remove what has expired of the next thousand events of all channels; return how many."""
+    limits = _Limits()
+    found = storage.sweep(_housekeeper.position, BATCH_SIZE, limits)
+    goes_on = found.position is not None and limits.may_expire(found.created)
+    _housekeeper.position = found.position or 0 if goes_on else 0
+    if goes_on:
+        _housekeeper.more_is_waiting()
+    return found.removed
+
+
+def trim_batch(storage: Storage, channel: str, limit: int = BATCH_SIZE) -> int:
     """Remove one batch of the channel's expired events; return how many."""
-    is_control = channel == CONTROL_CHANNEL
-    kept = CONTROL_RETENTION if is_control else get_channel_manager().get_retention(channel)
-    seconds = kept.seconds
-    before = None if seconds is None else timezone.now() - timedelta(seconds=seconds)
-    return storage.trim(channel, before, kept.count, BATCH_SIZE)
+    since, count = _Limits().of(channel)
+    return storage.trim(channel, since, count, limit)
 
 
 def trim(storage: Storage, channel: str) -> Iterator[int]:

@@ -134,8 +134,8 @@ def test_the_core_knows_no_django_and_no_third_party(name):
 
 
 STANDARD_LIBRARY = {
-    "asyncio", "collections", "dataclasses", "heapq", "json", "logging", "re", "time", "types",
-    "typing", "urllib",
+    "asyncio", "collections", "dataclasses", "functools", "heapq", "json", "logging", "re", "time",
+    "types", "typing", "urllib",
 }  # fmt: skip
 
 

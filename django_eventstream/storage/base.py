@@ -26,6 +26,24 @@ class LogPosition:
     """Channels with committed events that whoever sent them left behind without a number."""
 
 
+Limits = Callable[[str], tuple[datetime | None, int | None]]
+"""Channel → `before` and `keep` of `Storage.trim()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one look at the events of all channels found."""
+
+    removed: int = 0
+    """How many events were removed."""
+
+    position: int | None = None
+    """Where the next look begins; None if this one has seen the newest events."""
+
+    created: datetime | None = None
+    """When the last event that was looked at was stored."""
+
+
 class Storage(ABC):
     """A log of events. Within a channel ids are 1, 2, 3 … in the order of visibility.
 
@@ -69,6 +87,14 @@ class Storage(ABC):
         Removes those created before `before`, and those beyond the last `keep`; returns how
         many. Ids are never used again.
         """
+
+    def sweep(self, position: int, limit: int, limits: Limits) -> Sweep:
+        """Look at `limit` events of all channels, the oldest after `position`, in a short step.
+
+        Removes of them what `trim()` would remove of their channels with `limits(channel)`. A log
+        that cannot look at all channels at once sees nothing: `trim()` alone keeps it small.
+        """
+        return Sweep()
 
     def is_in_transaction(self) -> bool:
         """Say whether an event sent now must wait for the commit of the caller's transaction."""

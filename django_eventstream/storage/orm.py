@@ -15,7 +15,7 @@ from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import trimming
-from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.storage.base import Limits, LogPosition, Storage, Sweep
 from django_eventstream.storage.errors import translated_errors
 from django_eventstream.storage.reading import (
     read_last_id,
@@ -107,7 +107,13 @@ class DjangoModelStorage(Storage):
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`."""
         with translated_errors(self._connection):
-            return trimming.delete_oldest(self._connection, channel, before, keep, limit)
+            return trimming.trim_channel(self._connection, channel, before, keep, limit)
+
+    def sweep(self, position: int, limit: int, limits: Limits) -> Sweep:
+        """See `Storage.sweep()`. Three statements; one if nothing has expired."""
+        connection = self._connection
+        with translated_errors(connection):
+            return trimming.sweep(connection, position, limit, limits)
 
     def is_in_transaction(self) -> bool:
         """See `Storage.is_in_transaction()`."""

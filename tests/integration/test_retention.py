@@ -106,7 +106,7 @@ def test_more_than_a_batch_goes_with_half_as_many_sends(default_database, clock)
 
 
 @pytest.mark.parametrize("expired", [0, 3_000])
-def test_trimming_costs_two_statements_a_minute_or_for_five_hundred_events(
+def test_trimming_costs_two_looks_a_minute_and_five_statements_where_much_goes(
     default_database, clock, expired
 ):
     fill("a", expired, days=2)
@@ -117,11 +117,74 @@ def test_trimming_costs_two_statements_a_minute_or_for_five_hundred_events(
     of_trimming = [
         query["sql"]
         for query in captured
-        if re.search("AS oldest|DELETE FROM django_eventstream_event", query["sql"])
+        if re.match(r"\s*(SELECT|DELETE)", query["sql"])
+        and not re.search(r"pg_notify|MAX\(eid\)", query["sql"])
     ]
     minutes, batches = int(600 * 0.25 // PAUSE_SECONDS), 600 // (BATCH_SIZE // 2)
-    assert len(of_trimming) <= 2 * (minutes + batches)
+    assert len(of_trimming) <= (5 * (minutes + batches) if expired else 2 * minutes)
     assert len(kept("a")) == 600 + max(0, expired - minutes * BATCH_SIZE)
+
+
+def fill_users(count: int, **ago: float) -> None:
+    """Three events for each of many channels, to which nobody sends any more."""
+    users = [Event(f"user-{n}", "message", str(n)) for n in range(count // 3)]
+    get_storage().append(users * 3)
+    Row.objects.update(created=timezone.now() - timedelta(**ago))
+
+
+def test_channels_that_nobody_sends_to_any_more_are_kept_within_their_limits(
+    default_database, clock
+):
+    """A process looked at one channel a minute: those of a thousand users outgrew their age."""
+    fill_users(3 * BATCH_SIZE, days=2)
+    clock.now += PAUSE_SECONDS
+    for _ in range(2 * BATCH_SIZE):
+        send_event("a", "message", "x")
+    assert list(Row.objects.exclude(channel="a")) == []
+    assert len(kept("a")) == 2 * BATCH_SIZE
+
+
+@override_settings(EVENTSTREAM_RETENTION_SECONDS=None, EVENTSTREAM_RETENTION_COUNT=2)
+def test_a_limit_by_count_holds_for_them_too(default_database, clock):
+    fill_users(3 * BATCH_SIZE, days=2)
+    clock.now += PAUSE_SECONDS
+    for _ in range(2 * BATCH_SIZE):
+        send_event("a", "message", "x")
+    assert Row.objects.exclude(channel="a").count() == 2 * BATCH_SIZE
+    assert kept("user-7") == [2, 3]
+
+
+class Kept(DefaultChannelManager):
+    def get_retention(self, channel):
+        if channel.startswith("user-"):
+            return Retention(seconds=None, count=None)
+        if channel == "unknown":
+            raise KeyError(channel)
+        return super().get_retention(channel)
+
+
+@override_settings(EVENTSTREAM_CHANNELMANAGER_CLASS=f"{__name__}.Kept")
+def test_what_is_kept_for_ever_is_passed_by(default_database, clock, caplog):
+    fill_users(2 * BATCH_SIZE, days=2)
+    fill("unknown", 1, days=2)
+    fill("quiet", 5, days=2)
+    clock.now += PAUSE_SECONDS
+    for _ in range(2 * BATCH_SIZE):
+        send_event("a", "message", "x")
+    assert kept("quiet") == []
+    assert kept("unknown") == [1]
+    assert "What 'unknown' keeps is unknown" in caplog.text
+    assert Row.objects.filter(channel__startswith="user-").count() == 2 * BATCH_SIZE // 3 * 3
+
+
+def test_where_nothing_is_old_one_look_a_minute_is_all(default_database, clock):
+    fill_users(3 * BATCH_SIZE, hours=2)
+    clock.now += PAUSE_SECONDS
+    with CaptureQueriesContext(connection) as captured:
+        for _ in range(BATCH_SIZE):
+            send_event("a", "message", "x")
+    looks = [query for query in captured if re.match(r"\s*SELECT", query["sql"])]
+    assert len([query for query in looks if "pg_notify" not in query["sql"]]) <= 3
 
 
 def test_every_channel_has_its_turn(clock):
