@@ -19,9 +19,9 @@ window.source.onmessage = (event) => window.numbers.push(JSON.parse(event.data))
 """
 
 
-@pytest.fixture
-def server(app_server, sqlite_only):
-    return app_server(sqlite_only, settings={"MIDDLEWARE": WITH_GZIP})
+@pytest.fixture(params=["uvicorn", "uvicorn+wrapper"])
+def server(request, app_server, sqlite_only):
+    return app_server(sqlite_only, request.param, settings={"MIDDLEWARE": WITH_GZIP})
 
 
 def test_a_stream_is_never_compressed(server):

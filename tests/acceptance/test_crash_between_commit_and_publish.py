@@ -132,7 +132,7 @@ def test_a_stream_gets_what_killed_processes_committed(database, app_server, uni
 
 def test_a_stream_that_comes_later_gets_it_too(sqlite_only, app_server, unique_channel):
     run_python(KILLED_AFTER_COMMIT, unique_channel, "1", "3", database=sqlite_only.settings)
-    server = app_server(sqlite_only)
+    server = app_server(sqlite_only, "uvicorn+wrapper")
     url = f"{server.url}/events/?channel={unique_channel}"
     with StreamClient(url, last_event_id=f"{unique_channel}:0") as client:
         client.wait_for(lambda c: c.has(unique_channel, 3))

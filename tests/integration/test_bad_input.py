@@ -19,12 +19,15 @@ from tests.sse_parser import EventStreamParser
 MANAGER = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.StrictChannelManager"}
 
 
-@pytest.fixture(scope="module")
-def server(database_of, django_db_blocker) -> Iterator[AppServer]:
-    """One for all tests here: each has channels of its own."""
+LANES = ["uvicorn", "uvicorn+wrapper"]
+
+
+@pytest.fixture(scope="module", params=LANES)
+def server(request, database_of, django_db_blocker) -> Iterator[AppServer]:
+    """One of each lane for all tests here: each has channels of its own."""
     with django_db_blocker.unblock():
         database = database_of("sqlite")
-    with AppServer(database=database.settings, settings=MANAGER) as running:
+    with AppServer(request.param, database=database.settings, settings=MANAGER) as running:
         yield running
 
 
@@ -182,8 +185,9 @@ def test_a_page_of_another_site_may_come_back_with_its_cursor(client, settings):
     assert "Access-Control-Allow-Origin" not in other
 
 
+@pytest.mark.parametrize("kind", LANES)
 def test_a_database_that_is_gone_sends_newcomers_back_with_their_cursor_and_loses_nothing(
-    app_server, unique_channels, django_db_blocker
+    app_server, unique_channels, django_db_blocker, kind
 ):
     known, other = unique_channels(2)
     with Postgres() as server, django_db_blocker.unblock():
@@ -191,7 +195,7 @@ def test_a_database_that_is_gone_sends_newcomers_back_with_their_cursor_and_lose
         server.create_database(name)
         database = Database("gone", server.django_settings(name), server)
         database.migrate()
-        app = app_server(database)
+        app = app_server(database, kind)
         url = f"{app.url}/events/?channel="
         app.send(*numbered(other, [1]))
         with (
@@ -223,7 +227,7 @@ def test_a_database_that_is_gone_sends_newcomers_back_with_their_cursor_and_lose
 
 def test_a_database_without_tables_is_an_answer_too(app_server, tmp_path):
     settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
-    app = app_server(Database("empty", settings))
+    app = app_server(Database("empty", settings), "uvicorn+wrapper")
     with StreamClient(f"{app.url}/events/?channel=a", reconnect=False) as client:
         client.wait_for(lambda c: c.retry, timeout=20)
         assert client.connections[0].status == 200
