@@ -66,7 +66,8 @@ _STAGE_MANY = f"""
 INSERT INTO {EVENT_TABLE} ({COLUMNS})
 SELECT channel, type, data, NULL, skip, %(now)s FROM ({_SENT}) AS sent"""
 
-# Nothing if the counter moved on since the statement began: what it found may have ids by now.
+# No row if the counter moved on since the statement began, for what it found may have ids by now;
+# a row of NULLs if it found nothing, which then takes no lock.
 _NUMBER = f"""
 WITH staged AS MATERIALIZED (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n {STAGED}),
 found AS MATERIALIZED (
@@ -82,7 +83,11 @@ numbered AS (
   UPDATE {EVENT_TABLE} AS event SET eid = before + n FROM staged, counter
   WHERE event.id = staged.id RETURNING eid, type, data, skip_user_ids
 )
-SELECT * FROM numbered ORDER BY eid"""
+SELECT numbered.* FROM found LEFT JOIN numbered ON TRUE
+WHERE eid IS NOT NULL OR count = 0 ORDER BY eid"""
+
+_ATTEMPTS = 3
+"""Where many number at once, most find that another did it for them when they look again."""
 
 
 class PostgresWriter(Writer):
@@ -109,8 +114,8 @@ class PostgresWriter(Writer):
 
     def number(self, channel: str) -> list[Event]:
         """See `Writer.number()`."""
-        rows = self._execute_alone(_NUMBER, {"name": channel}, [channel])
-        return [make_event(channel, *row) for row in rows]
+        rows = self._execute_alone(_NUMBER, {"name": channel}, [channel], attempts=_ATTEMPTS)
+        return [make_event(channel, *row) for row in rows if row[0] is not None]
 
     def _append_many(self, events: Sequence[Event]) -> list[Event]:
         counts: Counter[str] = Counter()
@@ -126,13 +131,17 @@ class PostgresWriter(Writer):
         return {"channel": channel, "n": n, "type": kind, "data": data, "skip": skip}
 
     def _execute_alone(
-        self, statement: str, parameters: dict[str, Any], channels: Iterable[str]
+        self,
+        statement: str,
+        parameters: dict[str, Any],
+        channels: Iterable[str],
+        attempts: int = 1,
     ) -> list[tuple[Any, ...]]:
-        """Execute it in a transaction of its own, again under the channels' locks if need be."""
+        """Execute it by itself; if no row comes back, with counters that are there and locked."""
         if is_read_committed(self._connection):
-            rows = self._execute(statement, parameters)
-            if rows:
-                return rows
+            for _ in range(attempts):
+                if rows := self._execute(statement, parameters):
+                    return rows
         with own_transaction(self._connection):
             for channel in channels:
                 take_numbers(self._connection, channel, 0, self._now)
