@@ -19,13 +19,14 @@ from django_eventstream.feeds.base import Feed
 from django_eventstream.hold import Hold
 from django_eventstream.hub.admission import Admission, retry_milliseconds
 from django_eventstream.hub.channel import HeldChannel
-from django_eventstream.hub.connection import Connection
+from django_eventstream.hub.connection import Connection, Outlet
+from django_eventstream.hub.convoy import Convoy, Convoys
 from django_eventstream.hub.follower import LogFollower
 from django_eventstream.hub.keepalive import KeepAliveWheel
 from django_eventstream.hub.log import LogReader, run_apart
 from django_eventstream.hub.permissions import PermissionChanges, concerns
-from django_eventstream.hub.pump import PumpRoom
 from django_eventstream.hub.tasks import NamedTasks
+from django_eventstream.hub.turn import NextTurn
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Hub:
         """Those that are not stored: should a project change its mind, their ids mean nothing."""
         self._connections: dict[Connection, None] = {}
         self._tasks = NamedTasks()
-        self.pump_room = PumpRoom()
-        """Where senders of this event loop wait for their turn."""
+        self._turn = NextTurn()
+        self._convoys = Convoys(self._turn, options.backlog_bytes)
         self._keep_alives = KeepAliveWheel(options.keep_alive_seconds)
         self._follower = (
             None
@@ -76,19 +77,17 @@ class Hub:
 
     # For those who hold connections
 
-    def join(self, hold: Hold, wake: Callable[[], None]) -> Connection:
-        """Hold a new connection; `wake` is called whenever `Connection.take()` may have more."""
+    def join(self, hold: Hold, outlet: Outlet) -> Connection:
+        """Hold a new connection, whose bytes go to its outlet."""
         if not self._connections:
             self._rise()
         channels = {name: self._hold_channel(self._channels, name) for name in hold.reliable}
         channels |= {
             name: self._hold_channel(self._loose_channels, name) for name in hold.unreliable
         }
-        connection = Connection(
-            hold, channels, wake=wake, backlog_bytes=self._options.backlog_bytes
-        )
-        for channel in channels.values():
-            channel.readers[connection] = None
+        names = (hold.reliable, hold.unreliable)
+        convoy = Convoy(self._convoys, names, list(channels.values()))
+        connection = Connection(hold, outlet, convoy, self._turn)
         self._connections[connection] = None
         self._keep_alives.add(connection)
         if self._is_draining:
@@ -103,8 +102,9 @@ class Hub:
         self._connections.pop(connection, None)
         self._admission.remove(connection)
         self._keep_alives.remove(connection)
-        self._let_go(self._channels, connection.hold.reliable, connection)
-        self._let_go(self._loose_channels, connection.hold.unreliable, connection)
+        connection.leave()
+        self._let_go(self._channels, connection.hold.reliable)
+        self._let_go(self._loose_channels, connection.hold.unreliable)
         if not self._connections:
             self._rest()
 
@@ -175,14 +175,10 @@ class Hub:
             held[name] = self._make_channel(name, is_reliable=held is self._channels)
         return held[name]
 
-    def _let_go(
-        self, held: dict[str, HeldChannel], names: Iterable[str], connection: Connection
-    ) -> None:
+    def _let_go(self, held: dict[str, HeldChannel], names: Iterable[str]) -> None:
         for name in names:
-            if (channel := held.get(name)) is not None:
-                channel.forget(connection)
-                if not channel.readers:
-                    del held[name]
+            if name in held and not held[name].readers:
+                del held[name]
 
     def _make_channel(
         self, name: str, *, is_reliable: bool, listener: Callable[[Event], None] | None = None

@@ -1,8 +1,7 @@
 """Sending to very many clients: no task and no queue for each, only its ASGI `send()`.
 
-A pump that is woken is noted, and all that were noted are served in the loop's next turn: what
-came close together goes out together. Each `send()` is stepped by hand. It mostly ends without
-having to wait; only for a client that does not read fast enough does a task finish it.
+Each `send()` is stepped by hand. It mostly ends without having to wait; only for a client that
+does not read fast enough does a task finish it.
 """
 
 from __future__ import annotations
@@ -14,101 +13,65 @@ from typing import Any
 
 from django_eventstream.hub.connection import Connection
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class PumpRoom:
-    """The pumps of one event loop that have something to send."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._noted: list[Pump] = []
-
-    def note(self, pump: Pump) -> None:
-        """Serve this one in the loop's next turn."""
-        if not self._noted:
-            self.loop.call_soon(self._serve)
-        self._noted.append(pump)
-
-    def _serve(self) -> None:
-        noted, self._noted = self._noted, []
-        for pump in noted:
-            try:
-                pump.serve()
-            except (Exception, asyncio.CancelledError) as error:
-                # It ends this stream, and must not silence those that come after it.
-                pump.fail(error)
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Pump:
-    """Carries what a connection has to one client, until either is gone."""
+    """The outlet of one connection into its ASGI `send()`. Made in the connection's own task."""
 
-    __slots__ = ("_is_noted", "_owner", "_room", "_send", "_sending", "connection", "ended")
+    __slots__ = ("_finishing", "_loop", "_owner", "_send", "connection", "ended")
 
-    def __init__(self, room: PumpRoom, send: Send, owner: asyncio.Task[Any]) -> None:
+    def __init__(self, send: Send) -> None:
+        owner = asyncio.current_task()
+        assert owner is not None, "ASGI servers run applications in tasks"
         self.connection: Connection | None = None
-        self.ended: asyncio.Future[BaseException | None] = room.loop.create_future()
-        """Done when nothing more will be sent; its result is what `send()` raised."""
-        self._room = room
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[BaseException | None] = self._loop.create_future()
+        """Done when nothing more will be sent; its result is what went wrong."""
         self._send = send
         self._owner = owner
-        self._is_noted = False
-        self._sending: asyncio.Task[None] | None = None
+        self._finishing: asyncio.Task[None] | None = None
 
-    def wake(self) -> None:
-        """There may be something to send."""
-        if not self._is_noted:
-            self._is_noted = True
-            self._room.note(self)
+    def send(self, chunk: bytes) -> bool:
+        """See `Outlet.send()`."""
+        # A server's own task would be the current one; whatever it looks up there is found.
+        _enter_task(self._loop, self._owner)
+        try:
+            # Middleware may write into the message: each has its own.
+            message = {"type": "http.response.body", "body": chunk, "more_body": True}
+            steps = self._send(message).__await__()
+            awaited = next(steps)
+        except StopIteration:
+            return True
+        except (Exception, asyncio.CancelledError) as error:
+            self.end(error)
+            return False
+        finally:
+            _leave_task(self._loop, self._owner)
+        self._finishing = self._loop.create_task(_finish(steps, awaited))
+        self._finishing.add_done_callback(self._sent)
+        return False
 
-    def serve(self) -> None:
-        """Send what there is, as far as the client takes it at once."""
-        self._is_noted = False
-        connection = self.connection
-        if connection is None or self._sending is not None or self.ended.done():
-            return
-        while chunk := connection.take():
-            if not self._step(chunk):
-                return
-        if connection.is_ended:
-            self.ended.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        """End, because of this."""
+    def end(self, error: BaseException | None = None) -> None:
+        """See `Outlet.end()`."""
         if not self.ended.done():
             self.ended.set_result(error)
 
     def stop(self) -> None:
         """Send nothing more."""
         self.connection = None
-        if self._sending is not None:
-            self._sending.cancel()
+        if self._finishing is not None:
+            self._finishing.cancel()
 
-    def _step(self, chunk: bytes) -> bool:
-        """Send a chunk; False if that is not done yet."""
-        message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        steps = self._send(message).__await__()
-        # Whatever a server looks up is found: this is a part of the connection's own task.
-        _enter_task(self._room.loop, self._owner)
-        try:
-            awaited = next(steps)
-        except StopIteration:
-            return True
-        finally:
-            _leave_task(self._room.loop, self._owner)
-        self._sending = self._room.loop.create_task(_finish(steps, awaited))
-        self._sending.add_done_callback(self._sent)
-        return False
-
-    def _sent(self, sending: asyncio.Task[None]) -> None:
-        self._sending = None
-        if sending.cancelled() or self.ended.done():
+    def _sent(self, finishing: asyncio.Task[None]) -> None:
+        self._finishing = None
+        if finishing.cancelled():
             return
-        error = sending.exception()
-        if error is not None:
-            self.fail(error)
-        else:
-            self.wake()
+        if (error := finishing.exception()) is not None:
+            self.end(error)
+        elif self.connection is not None:
+            self.connection.ready()
 
 
 async def _finish(steps: Iterator[Any], awaited: Any) -> None:

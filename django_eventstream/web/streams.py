@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from django_eventstream import sse
 from django_eventstream.hold import EXTENSION, Hold, Offer
+from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.current import get_hub
 from django_eventstream.proxies import is_proxy_required
 
@@ -40,7 +41,7 @@ def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     offer = (request.scope.get("extensions") or {}).get(EXTENSION)
     if offer is not None:
         offer.hold = hold
-    return EventStreamResponse(stream(hold), offer, content_type=sse.CONTENT_TYPE)
+    return EventStreamResponse(HeldStream(hold), offer, content_type=sse.CONTENT_TYPE)
 
 
 class EventStreamResponse(StreamingHttpResponse):
@@ -51,9 +52,7 @@ class EventStreamResponse(StreamingHttpResponse):
     held until the garbage collector comes by.
     """
 
-    def __init__(
-        self, stream: AsyncGenerator[bytes, None], offer: Offer | None, **options: Any
-    ) -> None:
+    def __init__(self, stream: HeldStream, offer: Offer | None, **options: Any) -> None:
         super().__init__(stream, **options)
         self._stream = stream
         self._offer = offer
@@ -67,20 +66,26 @@ class EventStreamResponse(StreamingHttpResponse):
     def content(self, value: Any) -> None:
         self.streaming_content = _only(self.make_bytes(value))
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         if not self._is_streamed_here():
-            return
+            return _nothing()
+        return self._stream if self._is_own() else self._wrapped()
+
+    async def _wrapped(self) -> AsyncIterator[bytes]:
         # What a middleware put around the stream is closed before it.
         async with aclosing(self._stream):
             async for part in super().__aiter__():
                 yield part
+
+    def _is_own(self) -> bool:
+        return self._iterator is self._stream  # type: ignore[attr-defined]
 
     def _is_streamed_here(self) -> bool:
         if self.status_code != HTTPStatus.OK:
             # A middleware refuses, and who is refused gets no event.
             self._say_obstacle(f"it has status {self.status_code}")
             return False
-        if self._iterator is not self._stream:  # type: ignore[attr-defined]
+        if not self._is_own():
             self._say_obstacle("its chunks are wrapped or replaced")
             return True
         self._say_obstacle("")
@@ -91,27 +96,63 @@ class EventStreamResponse(StreamingHttpResponse):
             self._offer.obstacle = obstacle
 
 
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
 async def _only(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
 
-async def stream(hold: Hold) -> AsyncGenerator[bytes, None]:
-    """Yield the stream until the client leaves or the stream ends."""
-    await release_request()
-    woken = asyncio.Event()
-    hub = get_hub()
-    connection = hub.join(hold, woken.set)
-    try:
-        while True:
-            woken.clear()
-            if chunk := connection.take():
-                yield chunk
-            elif connection.is_ended:
-                return
-            else:
-                await woken.wait()
-    finally:
-        hub.leave(connection)
+class HeldStream:
+    """The chunks of a stream, for an `async for`: whoever asks for the next one waits in the hub.
+
+    It is no generator, of which there would be one more to wake up for each delivery.
+    """
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._connection: Connection | None = None
+        self._is_closed = False
+
+    def __aiter__(self) -> HeldStream:
+        return self
+
+    def __anext__(self) -> Awaitable[bytes]:
+        if self._connection is None:
+            return self._begin()
+        self._asked: asyncio.Future[bytes] = self._loop.create_future()
+        self._connection.ready()
+        return self._asked
+
+    async def aclose(self) -> None:
+        """Leave the hub."""
+        self._is_closed = True
+        if self._connection is not None:
+            self._hub.leave(self._connection)
+
+    def send(self, chunk: bytes) -> bool:
+        """See `Outlet.send()`: it is gone when the next one is asked for."""
+        if not self._asked.done():
+            self._asked.set_result(chunk)
+        return False
+
+    def end(self, error: Exception | None = None) -> None:
+        """See `Outlet.end()`."""
+        if not self._asked.done():
+            self._asked.set_exception(error or StopAsyncIteration())
+
+    async def _begin(self) -> bytes:
+        if not self._is_closed:
+            await release_request()
+        if self._is_closed:
+            raise StopAsyncIteration
+        self._hub = get_hub()
+        self._loop = asyncio.get_running_loop()
+        self._asked = self._loop.create_future()
+        self._connection = self._hub.join(self._hold, self)
+        return await self._asked
 
 
 async def release_request() -> None:

@@ -96,6 +96,8 @@ class Client:
 
     def join(self) -> None:
         self.parser = EventStreamParser(self.cursor)
+        self.chunk = b""
+        self.has_end = False
         fields = {
             "reliable": tuple(sorted(self.channels)),
             "unreliable": (),
@@ -104,15 +106,33 @@ class Client:
             "authorized_at": time.monotonic(),
             "authorize": lambda: None,
         }
-        self.connection = self.hub.join(Hold(**{**fields, **self.fields}), self.woken.set)
+        self.connection = self.hub.join(Hold(**{**fields, **self.fields}), self)
+
+    # What the hub says
+
+    def send(self, chunk: bytes) -> bool:
+        assert not self.chunk, "nothing is sent until the last chunk was taken"
+        assert not self.has_end
+        self.chunk = chunk
+        self.woken.set()
+        return False
+
+    def end(self, error: Exception | None = None) -> None:
+        assert not self.chunk
+        assert error is None
+        self.has_end = True
+
+    # What the client does
 
     def take(self, cut: int | None = None) -> bool:
         """Takes one chunk, of which only `cut` bytes arrive; whether there was one."""
-        chunk = self.connection.take()
+        chunk, self.chunk = self.chunk, b""
         self.largest_chunk = max(self.largest_chunk, len(chunk))
         self.messages += self.parser.feed(chunk[:cut])
         self.cursor = self.parser.last_event_id
         self.retry = self.parser.retry
+        if chunk:
+            self.connection.ready()
         return bool(chunk)
 
     def drop(self, cut: int = 0) -> None:
@@ -547,7 +567,7 @@ async def test_a_connection_that_has_caught_up_keeps_nothing_for_itself(log, hub
         log.append("a", "y" * 50)
     client = Client(hub, "a", cursor="a:0")
     await client.until_at(a=300)
-    assert client.connection._pages == {}
+    assert client.connection.convoy._pages == {}
 
 
 @in_a_loop
@@ -676,7 +696,7 @@ async def test_a_stream_of_many_channels_keeps_no_more_pages_than_one_of_few(log
     largest = 0
     while not all(positions(client.cursor).get(name) == 100 for name in names):
         client.take()
-        pages = client.connection._pages.values()
+        pages = client.connection.convoy._pages.values()
         largest = max(largest, sum(frame.size for page in pages for frame in page))
         await asyncio.sleep(0)
     assert largest <= 40_000 // PAGES_IN_WINDOW + len(names) * 500

@@ -1,0 +1,233 @@
+"""Where clients stand on some channels, and what comes next for them.
+
+A place has no queue. What comes next is taken from the windows of its channels when somebody can
+take it, so a slow reader costs nothing but its positions: what it did not take in time it takes
+from the window later, or from the log.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+
+from django_eventstream import sse
+from django_eventstream.cursors import Cursor, format_cursor, resolve_start
+from django_eventstream.hub.channel import HeldChannel
+from django_eventstream.hub.window import Frame
+
+
+class Portion:
+    """What comes next at a place, encoded once for all who stand there."""
+
+    __slots__ = ("_end", "_pieces", "_skips", "skipped", "whole")
+
+    def __init__(
+        self, pieces: Sequence[bytes], skips: Mapping[int, Collection[str]], end: bytes
+    ) -> None:
+        self.whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        """For everybody else."""
+        self.skipped: Collection[str] = frozenset().union(*skips.values()) if skips else ()
+        """Users who do not get all of it."""
+        self._pieces = pieces
+        self._skips = skips
+        self._end = end
+
+    def for_user(self, user_id: str | None) -> bytes:
+        """Return what one user gets; may be empty."""
+        if user_id not in self.skipped:
+            return self.whole
+        mine = [
+            piece
+            for number, piece in enumerate(self._pieces)
+            if user_id not in self._skips.get(number, ())
+        ]
+        if user_id in self._skips.get(len(self._pieces) - 1, ()):
+            mine.append(self._end)
+        return b"".join(mine)
+
+
+class Place(ABC):
+    """Belongs to one event loop."""
+
+    __slots__ = (
+        "_backlog_bytes",
+        "_channels",
+        "_epoch",
+        "_notices",
+        "_pages",
+        "_positions",
+        "_reliable",
+        "is_started",
+    )
+
+    def __init__(
+        self, channels: Sequence[HeldChannel], reliable: tuple[str, ...], backlog_bytes: int
+    ) -> None:
+        self.is_started = False
+        """Whether it is known where the log stands, and so where the client does."""
+        self._channels = channels
+        self._reliable = reliable
+        self._backlog_bytes = backlog_bytes
+        self._epoch = 0
+        self._notices: list[bytes] = []
+        self._pages: dict[str, list[Frame]] = {}
+        # An unreliable stream misses nothing that arrives while its start is being found out.
+        self._positions = {
+            channel.name: channel.window.last_id for channel in channels if not channel.is_reliable
+        }
+
+    @abstractmethod
+    def wake(self) -> None:
+        """There may be something to take."""
+
+    def start(self, cursor: Cursor | None, current_ids: Mapping[str, int], epoch: int) -> None:
+        """Begin, now that it is known where the log stands."""
+        start = resolve_start(self._reliable, cursor, current_ids, epoch)
+        self._positions.update(start.positions)
+        self._epoch = epoch
+        self.is_started = True
+        self._notices.append(sse.encode_open(self._cursor()))
+        if start.resets:
+            self._notices.append(sse.encode_reset(start.resets, self._cursor()))
+        self.wake()
+
+    # What the channels say
+
+    def restart(self, reasons: Mapping[str, str], epoch: int) -> None:
+        """The log went on from another place: so does the client, and is told."""
+        self._epoch = epoch
+        if self.is_started:
+            self._reset(reasons)
+            self.wake()
+
+    def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
+        """Take over what the window did not have."""
+        if frames:
+            room = channel.page_bytes // len(self._channels)
+            self._pages[channel.name] = _fitting(frames, room)
+        self.wake()
+
+    def history_gone(self, channel: HeldChannel, oldest: int) -> None:
+        """What came next is not kept any more: the client must start over."""
+        self._reset({channel.name: "expired"})
+        self.wake()
+
+    # What comes next
+
+    def has_more(self) -> bool:
+        """Say whether there is something to take, be it that the log must be read for it."""
+        if self._notices:
+            return True
+        positions = self._positions
+        return self.is_started and any(
+            channel.window.last_id != positions[channel.name] for channel in self._channels
+        )
+
+    def take(self) -> Portion | None:
+        """Go on by a bounded number of bytes, and return them; None while the log is read."""
+        pieces, self._notices = self._notices, []
+        skips: dict[int, Collection[str]] = {}
+        room = self._backlog_bytes
+        for turn, channel in enumerate(self._channels):
+            if room <= 0:
+                # Those who were not asked come first next time: a busy channel starves no other.
+                self._channels = [*self._channels[turn:], *self._channels[:turn]]
+                break
+            room -= self._take_from(channel, pieces, skips, room)
+        if not pieces:
+            return None
+        # An id alone moves the cursor and dispatches nothing.
+        cursor = self._cursor() if skips else ""
+        return Portion(pieces, skips, sse.encode_id(cursor) if cursor else b"")
+
+    def _take_from(
+        self,
+        channel: HeldChannel,
+        pieces: list[bytes],
+        skips: dict[int, Collection[str]],
+        room: int,
+    ) -> int:
+        frames = self._next_frames(channel)
+        if self._notices:
+            # A reset comes before any id that has the new position in it.
+            pieces += self._notices
+            self._notices = []
+        taken = 0
+        for frame in frames:
+            if taken >= room:
+                break
+            self._positions[channel.name] = frame.id
+            if frame.skip_user_ids:
+                skips[len(pieces)] = frame.skip_user_ids
+            piece = frame.whole if len(self._channels) == 1 else self._with_cursor(frame.body)
+            pieces.append(piece)
+            taken += len(piece)
+        self._drop_page_if_taken(channel.name)
+        return taken
+
+    def _next_frames(self, channel: HeldChannel) -> list[Frame]:
+        position = self._positions[channel.name]
+        if channel.window.last_id == position:
+            return []
+        page = self._pages.get(channel.name)
+        if page is not None:
+            ahead = page[max(0, position + 1 - page[0].id) :]
+            if ahead:
+                return ahead
+            del self._pages[channel.name]
+        frames = channel.window.since(position)
+        if frames is not None:
+            return frames
+        if channel.is_reliable:
+            channel.request(self, position)
+        else:
+            self._reset({channel.name: "overflow"})
+        return []
+
+    def _drop_page_if_taken(self, name: str) -> None:
+        page = self._pages.get(name)
+        if page is not None and page[-1].id <= self._positions[name]:
+            del self._pages[name]
+
+    def _reset(self, reasons: Mapping[str, str]) -> None:
+        for channel in self._channels:
+            if channel.name in reasons:
+                self._positions[channel.name] = channel.window.last_id
+                self._pages.pop(channel.name, None)
+        self._notices.append(sse.encode_reset(reasons, self._cursor()))
+
+    def _with_cursor(self, body: bytes) -> bytes:
+        cursor = self._cursor()
+        return body + (sse.encode_id(cursor) if cursor else b"\n")
+
+    def _cursor(self) -> str:
+        return format_cursor(
+            ((name, self._positions[name]) for name in self._reliable), self._epoch
+        )
+
+    # Two places
+
+    def is_at(self, other: Place) -> bool:
+        """Say whether the same comes next at both, of the same channels."""
+        return (
+            self._positions == other._positions
+            and self._epoch == other._epoch
+            and not (self._notices or other._notices)
+        )
+
+    def stand_at(self, other: Place) -> None:
+        """Go to the place of another of the same channels."""
+        self.is_started = other.is_started
+        self._epoch = other._epoch
+        self._positions = dict(other._positions)
+        self._notices = list(other._notices)
+        self._pages = dict(other._pages)
+
+
+def _fitting(frames: list[Frame], room: int) -> list[Frame]:
+    """Return the first frames, at least one, that a place may keep for itself."""
+    for count, frame in enumerate(frames, 1):
+        room -= frame.size
+        if room <= 0:
+            return frames[:count]
+    return frames

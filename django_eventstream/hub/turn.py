@@ -1,0 +1,39 @@
+"""Who has something to send: all that comes close together is sent together, once a turn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+
+class Sender(Protocol):
+    """Somebody who may have something to send."""
+
+    def serve(self) -> None:
+        """Send it."""
+
+    def break_off(self, error: Exception) -> None:
+        """End, because of a fault in sending."""
+
+
+class NextTurn:
+    """Those who are served in the event loop's next turn, outside of any task."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._noted: list[Sender] = []
+
+    def note(self, sender: Sender) -> None:
+        """Serve this one."""
+        if not self._noted:
+            self._loop.call_soon(self._serve)
+        self._noted.append(sender)
+
+    def _serve(self) -> None:
+        noted, self._noted = self._noted, []
+        for sender in noted:
+            try:
+                sender.serve()
+            except Exception as error:
+                # It must not silence those that come after it.
+                sender.break_off(error)
