@@ -108,7 +108,8 @@ def _ends(connection: BaseDatabaseWrapper, channels: list[str]) -> Iterable[tupl
     statement = _ENDS.format(marks=", ".join(["%s"] * len(channels)))
     with connection.cursor() as cursor:
         cursor.execute(statement, channels)
-        return list(cursor.fetchall())
+        # Without an oldest: somebody else has just removed them all.
+        return [row for row in cursor.fetchall() if row[2] is not None]
 
 
 def _delete(connection: BaseDatabaseWrapper, keys: list[int]) -> int:

@@ -20,11 +20,13 @@ from tests.benchmarks import (  # noqa: E402 - they need settings
     sends,
     storm,
     streams,
+    trim,
 )
 from tests.benchmarks.figures import machine, show  # noqa: E402
 
 BENCHMARKS = {
     "sends": sends.main,
+    "trim": trim.main,
     "streams": streams.main,
     "storm": storm.main,
     "replay": replay.main,

@@ -121,6 +121,20 @@ def test_events_without_a_number_and_what_the_predecessor_left_stay(log):
     assert sweep_all(log, 100) == 1
 
 
+def test_what_somebody_else_removes_meanwhile_is_no_matter(log):
+    log.append(events_of("a", *"123") + events_of("b", *"123"))
+    age(log, "a", up_to=3, hours=2)
+    age(log, "b", up_to=2, hours=2)
+
+    def removing(channel: str):
+        log.trim("a", *hour(channel), 100)
+        log.trim("b", *hour(channel), 1)
+        return hour(channel)
+
+    assert log.sweep(0, 100, removing).removed == 0
+    assert (kept(log, "a"), kept(log, "b")) == ([], [3])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_the_order_what_is_kept_has_no_hole(log, seed):
     chance = random.Random(seed)
