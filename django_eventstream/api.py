@@ -52,7 +52,7 @@ def send_event(
         channel,
         event_type,
         encode_payload(data) if json_encode else data,
-        skip_user_ids=validate_user_ids(() if skip_user_ids is None else skip_user_ids),
+        skip_user_ids=validate_user_ids(frozenset() if skip_user_ids is None else skip_user_ids),
     )
     return _send([event], wait=not async_publish)[0]
 
@@ -113,7 +113,8 @@ def _to_event(argument: object) -> Event:
 
 def _send(events: list[Event], *, wait: bool) -> list[Event]:
     checked = [validate(event) for event in events]
-    stored = [is_reliable(event.channel) for event in checked]
+    asked = {channel: is_reliable(channel) for channel in {event.channel for event in checked}}
+    stored = [asked[event.channel] for event in checked]
     reliable = [event for event, keep in zip(checked, stored, strict=True) if keep]
     unreliable = [event for event, keep in zip(checked, stored, strict=True) if not keep]
     sent = iter(outbox.send_reliable(reliable, wait=wait) if reliable else ())

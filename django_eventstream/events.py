@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 CONTROL_CHANNEL = "__eventstream__"
 """The log's own channel, by which processes tell each other of more than events.
@@ -14,6 +14,8 @@ exactly once, in order, in every process, by whatever wake-up is configured.
 
 CONTROL_TYPES = frozenset({"stream-open", "stream-reset", "stream-error", "keep-alive"})
 """Types that the stream itself uses; an application cannot send them."""
+
+_NOBODY: frozenset[str] = frozenset()
 
 MAX_NAME_LENGTH = 255
 """Longest channel or type, in characters: the width of the columns."""
@@ -38,12 +40,12 @@ class Event:
     id: int | None = None
     """Its place in the channel's log: 1, 2, 3 …; None before it has one or where there is none."""
 
-    skip_user_ids: frozenset[str] = frozenset()
+    skip_user_ids: frozenset[str] = _NOBODY
     """Users, by primary key as text, who do not get this event."""
 
     def with_id(self, id: int) -> Event:  # noqa: A002
         """Return the same event at its place in the log."""
-        return replace(self, id=id)
+        return Event(self.channel, self.type, self.data, id, self.skip_user_ids)
 
 
 def validate_channel(channel: object) -> str:
@@ -80,6 +82,8 @@ def validate_data(data: object) -> str:
 
 def validate_user_ids(user_ids: object) -> frozenset[str]:
     """Return primary keys as text, from keys or users, or raise TypeError."""
+    if user_ids == _NOBODY:
+        return _NOBODY
     if isinstance(user_ids, str | bytes) or not isinstance(user_ids, Iterable):
         raise TypeError(
             "skip_user_ids must be an iterable of primary keys, such as [user.pk],"
