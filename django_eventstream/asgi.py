@@ -17,70 +17,142 @@ the wrapper does not hold the stream. Wrapped chunks are streamed as they are wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
+from django.core.handlers.asgi import ASGIHandler
+
 from django_eventstream import sse
+from django_eventstream.conf import settings
 from django_eventstream.hold import EXTENSION, Hold, Offer
+from django_eventstream.hub.current import get_hub
 from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
+from django_eventstream.web.asking import Routes, Scope, asks_for_stream
+from django_eventstream.web.handler import OneThreadHandler
+from django_eventstream.web.tickets import read_ticket, stamp_for
+from django_eventstream.web.turnstile import Incoming, Turnstile
 
 logger = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class EventStreamApplication:
-    """Wraps an ASGI application of Django's: it holds the streams that the views decide on."""
+    """Wraps an ASGI application of Django's: it holds the streams that the views decide on.
+
+    Make it after `get_asgi_application()`, in the module that the server loads.
+    """
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._turnstile = Turnstile(settings.REQUEST_LIMIT)
+        self._routes = Routes()
+        self._handler: Any = application
+        if type(application) is ASGIHandler:
+            # What is wrapped or subclassed may do more than Django does, and is left as it is.
+            self._handler = OneThreadHandler(settings.REQUEST_LIMIT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, of any kind."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
+        elif not asks_for_stream(scope):
+            await self._ask(self._application, scope, Incoming(receive), send)
+        elif not await _take_back(scope, receive, send):
+            await self._ask_in_turn(scope, Incoming(receive), send)
+
+    async def _ask_in_turn(self, scope: Scope, incoming: Incoming, send: Send) -> None:
+        """Ask Django when there is a place, unless the request is for somebody else's stream."""
+        route = self._routes.find(scope)
+        if route.is_ours is False:
+            await self._ask(self._application, scope, incoming, send, route.learn)
             return
-        answer = _Answer(receive, send)
+        place = await self._turnstile.enter(incoming)
+        if place is None:
+            return
+
+        def answered(has_streamed: bool) -> None:
+            place.leave()
+            route.learn(has_streamed)
+
+        application = self._handler if route.is_ours else self._application
+        try:
+            await self._ask(application, scope, incoming, send, answered)
+        finally:
+            place.leave()
+
+    async def _ask(
+        self,
+        application: Application,
+        scope: Scope,
+        incoming: Incoming,
+        send: Send,
+        answered: Callable[[bool], None] = lambda has_streamed: None,
+    ) -> None:
+        """Ask Django; hold what it says is to be held. `answered` is called when it has spoken."""
+        answer = _Answer(send, answered)
         extensions = {**(scope.get("extensions") or {}), EXTENSION: answer.offer}
-        await self._application({**scope, "extensions": extensions}, answer.receive, answer.send)
-        if answer.hold is not None and not answer.is_client_gone:
-            await send(_without_length(answer.start))
-            await hold_stream(answer.hold, receive, send)
+        await application({**scope, "extensions": extensions}, incoming.receive, answer.send)
+        if answer.hold is not None and not incoming.is_gone:
+            start = _without_length(answer.start)
+            await send(start)
+            await hold_stream(_with_tickets(answer.hold, scope, start), incoming.receive, send)
+
+
+async def _take_back(scope: Scope, receive: Receive, send: Send) -> bool:
+    """Hold the stream of a client whose ticket is good; False if Django must be asked."""
+    returning = read_ticket(scope)
+    if returning is None:
+        return False
+    hub = get_hub()
+    with hub.staying_awake():
+        if not await hub.may_return(returning.hold, returning.mark):
+            return False
+        # Up to now nothing was withdrawn; what is from now on, the hub hears.
+        hold = replace(returning.hold, authorized_at=time.monotonic())
+        await send(returning.start)
+        await hold_stream(_with_tickets(hold, scope, returning.start), receive, send)
+    return True
+
+
+def _with_tickets(hold: Hold, scope: Scope, start: Message) -> Hold:
+    hub = get_hub()
+    return replace(hold, stamp=stamp_for(scope, start, hold, lambda: hub.control_mark))
 
 
 class _Answer:
     """Passes Django's answer on, unless it is the one that stands for a stream to be held."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, send: Send, answered: Callable[[bool], None]) -> None:
         self.offer = Offer()
         self.start: Message = {}
         self.hold: Hold | None = None
         """What to hold, once the whole answer has been seen, and is as the view made it."""
-        self.is_client_gone = False
-        """Servers say so only once, and Django may be the one who hears it."""
-        self._receive = receive
         self._send = send
+        self._answered = answered
         self._is_passing = False
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self.is_client_gone = self.is_client_gone or message["type"] == "http.disconnect"
-        return message
-
     async def send(self, message: Message) -> None:
-        if self._is_passing or self.offer.hold is None:
+        if self._is_passing:
+            await self._send(message)
+        elif self.offer.hold is None:
+            self._is_passing = True
+            self._answered(False)
             await self._send(message)
         elif not self.start and message["type"] == "http.response.start":
             self.start = message
         elif obstacle := self._obstacle(message):
             logger.warning("The wrapper does not hold a stream: %s", obstacle)
             self._is_passing = True
+            self._answered(True)
             await self._send(self.start)
             await self._send(message)
         else:
             self.hold = self.offer.hold
+            self._answered(True)
 
     def _obstacle(self, message: Message) -> str:
         is_empty = not message.get("body") and not message.get("more_body")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from django.http import HttpRequest
 
 from django_eventstream.conf import settings
 from django_eventstream.exceptions import EventPermissionError
+
+TICKET_SECONDS = 60
+"""Longer than a server takes to start again, and no longer than anybody would mind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,10 @@ class ChannelManagerBase:
 
     Methods are called in a thread and may use the database. One instance serves one thread.
     """
+
+    ticket_version: int | str = 0
+    """Part of every ticket: change it with a release that permits less than the one before, and
+    no client of that one comes back without being asked. See `get_ticket_seconds()`."""
 
     def get_channels_for_request(
         self, request: HttpRequest, view_kwargs: Mapping[str, Any]
@@ -53,6 +60,16 @@ class ChannelManagerBase:
         except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
             return None
         return user if user.is_active else None
+
+    def get_ticket_seconds(self, user: Any, channels: Sequence[str]) -> int:
+        """Say for how long a client that is cut off may come back without being asked; 0 for never.
+
+        It then brings a signed ticket, and `EventStreamApplication` takes it back without asking
+        middleware, view or this class: see the documentation on security for what that risks.
+        At most 300 seconds count. `DefaultChannelManager` says 60 for those who are not logged
+        in, unless a subclass has its own `can_read_channel()` or `get_channels_for_request()`.
+        """
+        return 0
 
     def get_retention(self, channel: str) -> Retention:
         """Say how much of the channel is kept."""
@@ -82,6 +99,15 @@ class DefaultChannelManager(ChannelManagerBase):
     def is_channel_reliable(self, channel: str) -> bool:
         """Store everything."""
         return True
+
+    def get_ticket_seconds(self, user: Any, channels: Sequence[str]) -> int:
+        """Take back who is not logged in, unless a subclass decides who may read what."""
+        cls, default = type(self), DefaultChannelManager
+        is_default = (
+            cls.can_read_channel is default.can_read_channel
+            and cls.get_channels_for_request is default.get_channels_for_request
+        )
+        return TICKET_SECONDS if user is None and is_default else 0
 
 
 def authorize(manager: ChannelManagerBase, user: Any, channels: Iterable[str]) -> None:

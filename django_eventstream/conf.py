@@ -40,6 +40,9 @@ class Settings:
     BACKLOG_BYTES: int = 64 * 1024
     """Most bytes that are prepared for one connection at once."""
 
+    REQUEST_LIMIT: int = 20
+    """Most requests for streams that ask Django at once, in one process behind the ASGI wrapper."""
+
     CHANNEL_LAYER: str | None = "default"
     """The channel layer to other processes; unused where CHANNEL_LAYERS does not have it."""
 

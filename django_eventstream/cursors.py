@@ -1,7 +1,8 @@
 """Cursors: the position of a client, as it stands in `id:` and comes back in `Last-Event-ID`.
 
 A cursor is a map channel → last id seen, written `quote(channel):id` and joined by commas. The
-empty name, which no channel can have, carries the epoch of the log when it is not the first.
+empty name, which no channel can have, is reserved: with a number it carries the epoch of the log
+when it is not the first, with any other text a ticket, which is no part of the position.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Cursor:
             name, separator, number = part.strip(" ").rpartition(":")
             channel = _unquote(name)
             if not separator or channel is None or not _NUMBER.fullmatch(number):
-                readable = readable and not part.strip(" ")
+                is_ticket = bool(separator and number) and not name
+                readable = readable and (is_ticket or not part.strip(" "))
             elif not channel:
                 epoch = int(number)
             else:
@@ -73,6 +75,17 @@ def format_cursor(positions: Iterable[tuple[str, int]], epoch: int = 0) -> str:
     if epoch and parts:
         parts.append(f":{epoch}")
     return ",".join(parts)
+
+
+def with_ticket(cursor: str, ticket: str) -> str:
+    """Add a ticket to a cursor that says something; no ticket if it is empty."""
+    return f"{cursor},:{ticket}" if cursor and ticket else cursor
+
+
+def split_ticket(text: str) -> tuple[str, str]:
+    """Divide what a client brought into the cursor and the ticket, which may be empty."""
+    cursor, separator, ticket = text.rpartition(",:")
+    return (text, "") if not separator or _NUMBER.fullmatch(ticket) else (cursor, ticket)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,12 @@ class Hold:
     authorize: Callable[[], None]
     """Ask the channel manager again; raises `EventPermissionError`. Blocks."""
 
+    ticket_seconds: int = 0
+    """How long a client that was cut off may come back without being asked; 0 for not at all."""
+
+    stamp: Callable[[], str] | None = None
+    """Makes the ticket for coming back, where a wrapper would honour it; empty if it cannot now."""
+
     def has_channel(self, channel: str) -> bool:
         """Say whether the stream reads this channel."""
         return channel in self.reliable or channel in self.unreliable

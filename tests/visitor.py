@@ -24,7 +24,7 @@ class Visitor:
         hangs_at: str | None = None,
     ) -> None:
         path, _, query = path.partition("?")
-        given = {"host": "testserver", **(headers or {})}
+        given = {"host": "testserver", "accept": "text/event-stream", **(headers or {})}
         self.scope = {
             "type": "http",
             "asgi": {"version": "3.0"},

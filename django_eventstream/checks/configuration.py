@@ -27,6 +27,7 @@ NUMBERS = {
     "POLL_SECONDS": (float, False),
     "WINDOW_BYTES": (int, False),
     "BACKLOG_BYTES": (int, False),
+    "REQUEST_LIMIT": (int, False),
     "RECOVERY_SECONDS": (int, False),
     "PUBLISH_TIMEOUT": (float, False),
 }

@@ -73,7 +73,7 @@ class Connection:
 
     def start(self, current_ids: Mapping[str, int], epoch: int) -> None:
         """Begin, now that it is known where the log stands."""
-        self.convoy.start(self.hold.cursor, current_ids, epoch)
+        self.convoy.start(self.hold.cursor, current_ids, epoch, self.hold.stamp)
 
     def keep_alive(self) -> None:
         """Send a sign of life, unless there is something else to send."""
@@ -86,7 +86,7 @@ class Connection:
 
     def drain(self, retry: int) -> None:
         """End at an event boundary; the client comes back after `retry` milliseconds."""
-        self._end(sse.encode_retry(retry))
+        self._end(sse.encode_retry(retry) + self.convoy.take_ticket(self.hold.stamp))
 
     def break_off(self, error: Exception) -> None:
         """End because of a fault; the server closes the connection as it sees fit."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,6 +26,7 @@ from django_eventstream.hub.follower import LogFollower
 from django_eventstream.hub.keepalive import KeepAliveWheel
 from django_eventstream.hub.log import LogReader, run_apart
 from django_eventstream.hub.permissions import PermissionChanges, concerns
+from django_eventstream.hub.revocations import ControlMark, Revocations
 from django_eventstream.hub.tasks import NamedTasks
 from django_eventstream.hub.turn import NextTurn
 
@@ -63,6 +65,8 @@ class Hub:
         self._loose_channels: dict[str, HeldChannel] = {}
         """Those that are not stored: should a project change its mind, their ids mean nothing."""
         self._connections: dict[Connection, None] = {}
+        self._guests = 0
+        self._revocations: Revocations | None = None
         self._tasks = NamedTasks()
         self._turn = NextTurn()
         self._convoys = Convoys(self._turn, options.backlog_bytes)
@@ -79,7 +83,7 @@ class Hub:
 
     def join(self, hold: Hold, outlet: Outlet) -> Connection:
         """Hold a new connection, whose bytes go to its outlet."""
-        if not self._connections:
+        if self._is_alone():
             self._rise()
         channels = {name: self._hold_channel(self._channels, name) for name in hold.reliable}
         channels |= {
@@ -105,8 +109,33 @@ class Hub:
         connection.leave()
         self._let_go(self._channels, connection.hold.reliable)
         self._let_go(self._loose_channels, connection.hold.unreliable)
-        if not self._connections:
+        if self._is_alone():
             self._rest()
+
+    @contextmanager
+    def staying_awake(self) -> Iterator[None]:
+        """Follow the control channel meanwhile, also without connections."""
+        if self._is_alone():
+            self._rise()
+        self._guests += 1
+        try:
+            yield
+        finally:
+            self._guests -= 1
+            if self._is_alone():
+                self._rest()
+
+    async def may_return(self, hold: Hold, mark: ControlMark) -> bool:
+        """Say whether permission was not withdrawn since `mark`; False in any doubt.
+
+        For use within `staying_awake()`; who is joined before that ends misses no revocation.
+        """
+        return self._revocations is not None and await self._revocations.has_none(hold, mark)
+
+    @property
+    def control_mark(self) -> ControlMark | None:
+        """Up to where revocations have been heeded; None where nobody knows."""
+        return None if self._revocations is None else self._revocations.mark
 
     # For those who have news
 
@@ -148,11 +177,18 @@ class Hub:
 
     # Life: a hub without connections costs nothing
 
+    def _is_alone(self) -> bool:
+        return not self._connections and not self._guests
+
     def _rise(self) -> None:
         self._listen()
-        self._channels[CONTROL_CHANNEL] = self._make_channel(
+        control = self._channels[CONTROL_CHANNEL] = self._make_channel(
             CONTROL_CHANNEL, is_reliable=self._follower is not None, listener=self._hear
         )
+        if self._log is not None and (follower := self._follower) is not None:
+            self._revocations = Revocations(
+                control, self._log, follower.ask, lambda: follower.epoch
+            )
         self._tasks.ensure("keep-alive", self._keep_alives.run)
         if self._follower is not None:
             self._tasks.ensure("follow", self._follower.follow)
@@ -160,6 +196,7 @@ class Hub:
             self._tasks.ensure(feed, partial(feed.follow, self))
 
     def _rest(self) -> None:
+        self._revocations = None
         self._channels.clear()
         self._loose_channels.clear()
         self._tasks.cancel()
@@ -196,6 +233,8 @@ class Hub:
             self._follower.schedule_read(channel)
 
     def _hear(self, event: Event) -> None:
+        if self._revocations is not None:
+            self._revocations.hear(event)
         change = control.parse_disconnect(event)
         if change is None:
             return

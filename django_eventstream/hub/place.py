@@ -8,10 +8,10 @@ from the window later, or from the log.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from django_eventstream import sse
-from django_eventstream.cursors import Cursor, format_cursor, resolve_start
+from django_eventstream.cursors import Cursor, format_cursor, resolve_start, with_ticket
 from django_eventstream.hub.channel import HeldChannel
 from django_eventstream.hub.window import Frame
 
@@ -80,16 +80,30 @@ class Place(ABC):
     def wake(self) -> None:
         """There may be something to take."""
 
-    def start(self, cursor: Cursor | None, current_ids: Mapping[str, int], epoch: int) -> None:
-        """Begin, now that it is known where the log stands."""
+    def start(
+        self,
+        cursor: Cursor | None,
+        current_ids: Mapping[str, int],
+        epoch: int,
+        stamp: Callable[[], str] | None = None,
+    ) -> None:
+        """Begin, now that it is known where the log stands; `stamp` makes a ticket."""
         start = resolve_start(self._reliable, cursor, current_ids, epoch)
         self._positions.update(start.positions)
         self._epoch = epoch
         self.is_started = True
-        self._notices.append(sse.encode_open(self._cursor()))
+        ticket = "" if stamp is None else stamp()
+        self._notices.append(sse.encode_open(with_ticket(self._cursor(), ticket)))
         if start.resets:
             self._notices.append(sse.encode_reset(start.resets, self._cursor()))
         self.wake()
+
+    def take_ticket(self, stamp: Callable[[], str] | None) -> bytes:
+        """Encode where a client stands who leaves, with a ticket; nothing if it gets none."""
+        # It must not pass a reset that it has not been told of.
+        if stamp is None or self._notices or not self.is_started:
+            return b""
+        return sse.encode_id(with_ticket(self._cursor(), stamp()))
 
     # What the channels say
 

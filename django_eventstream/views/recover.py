@@ -11,7 +11,6 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 
 from django_eventstream import sse
-from django_eventstream.backends import get_channel_manager
 from django_eventstream.exceptions import (
     BadRequestError,
     EventPermissionError,
@@ -21,7 +20,7 @@ from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.web.grip import end_response, recovery_response
 from django_eventstream.web.proxy import can_verify, is_of_predecessor, is_verified, position_of
-from django_eventstream.web.requests import calling_manager, make_hold
+from django_eventstream.web.requests import find_user, make_hold
 from django_eventstream.web.tokens import read_token
 
 logger = logging.getLogger(__name__)
@@ -80,11 +79,7 @@ def _position(request: HttpRequest, token: str | None) -> Position | None:
 def _make_hold(position: Position) -> Hold:
     authorized_at = time.monotonic()
     names = position.reliable | position.unreliable
-    user = None
-    if position.user_id is not None:
-        user = calling_manager(get_channel_manager().get_user, position.user_id)
-        if user is None:
-            raise EventPermissionError.for_channels(names)
+    user = find_user(position.user_id, names)
     return make_hold(names, position.cursor, user, authorized_at)
 
 

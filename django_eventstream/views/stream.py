@@ -11,6 +11,7 @@ from django_eventstream import sse
 from django_eventstream.exceptions import EventStreamError
 from django_eventstream.hold import Hold
 from django_eventstream.views.recover import recover
+from django_eventstream.web.asking import answers_with_streams
 from django_eventstream.web.grip import hold_response
 from django_eventstream.web.proxy import is_proxied, is_recovery
 from django_eventstream.web.requests import parse_hold
@@ -23,6 +24,7 @@ METHODS = ["GET", "HEAD", "OPTIONS"]
 # Nothing here writes with the project's data, and a transaction would cost each client that comes
 # back a database connection, and SQLite's one write lock, under ATOMIC_REQUESTS.
 @transaction.non_atomic_requests
+@answers_with_streams
 def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     """Stream the events of the channels that the URL or the query names."""
     if request.method not in METHODS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,7 @@ def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized
         user_id=calling_manager(user_key, user),
         authorized_at=authorized_at,
         authorize=partial(_authorize_again, user, channels),
+        ticket_seconds=calling_manager(_ticket_seconds, user, channels),
     )
 
 
@@ -77,6 +78,21 @@ def current_user(request: HttpRequest) -> Any:
     return user if user is not None and calling_manager(_is_authenticated, user) else None
 
 
+def find_user(user_id: str | None, channels: Iterable[str]) -> Any:
+    """Return the user with this key, or None for None; raises `EventPermissionError` if gone."""
+    if user_id is None:
+        return None
+    user = calling_manager(get_channel_manager().get_user, user_id)
+    if user is None:
+        raise EventPermissionError.for_channels(channels)
+    return user
+
+
+def authorize_again(user_id: str | None, channels: Iterable[str]) -> None:
+    """Ask the channel manager once more, for a stream whose request is long gone."""
+    _authorize(find_user(user_id, channels), channels)
+
+
 def calling_manager(function: Any, *arguments: Any) -> Any:
     """Call code of the project; whatever it raises becomes an error that a client may see.
 
@@ -94,6 +110,10 @@ def calling_manager(function: Any, *arguments: Any) -> Any:
 
 def _is_authenticated(user: Any) -> bool:
     return bool(user.is_authenticated)
+
+
+def _ticket_seconds(user: Any, channels: Sequence[str]) -> int:
+    return int(get_channel_manager().get_ticket_seconds(user, channels))
 
 
 def _authorize(user: Any, channels: Iterable[str]) -> None:

@@ -58,6 +58,12 @@ class EventStreamResponse(StreamingHttpResponse):
         self._offer = offer
 
     @property
+    def is_handed_over(self) -> bool:
+        """Whether a wrapper holds the stream, and nothing of it is sent from here."""
+        is_as_made = self._iterator is self._stream  # type: ignore[attr-defined]
+        return self._offer is not None and is_as_made and self.status_code == HTTPStatus.OK
+
+    @property
     def content(self) -> Any:
         """See `StreamingHttpResponse.content`: it cannot be read, but a middleware may set it."""
         return super().content

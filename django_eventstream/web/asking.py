@@ -1,0 +1,63 @@
+"""Which requests are for streams: these ask Django in turn, and the others are let pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeVar
+
+from django.core.handlers.asgi import get_script_prefix
+from django.urls import resolve
+
+from django_eventstream import sse
+
+Scope = MutableMapping[str, Any]
+View = TypeVar("View", bound=Callable[..., Any])
+
+_ACCEPTED = sse.CONTENT_TYPE.encode()
+_MARK = "_answers_with_event_streams"
+
+
+def answers_with_streams(view: View) -> View:
+    """Mark a view; what decorates it by `functools.wraps()` takes the mark over."""
+    setattr(view, _MARK, True)
+    return view
+
+
+def asks_for_stream(scope: Scope) -> bool:
+    """Say whether a client may want a stream, as `EventSource` says it and its replacements do."""
+    return scope["method"] == "GET" and any(
+        (name == b"accept" and _ACCEPTED in value) or name == b"last-event-id"
+        for name, value in scope["headers"]
+    )
+
+
+class Route:
+    """Where a request leads to."""
+
+    def __init__(self, view: Callable[..., Any] | None, known: dict[Any, bool]) -> None:
+        self._view = view
+        self._known = known
+        self.is_ours: bool | None = True if hasattr(view, _MARK) else known.get(view)
+        """Whether the view answers with our streams; None until it has been seen to answer."""
+
+    def learn(self, has_streamed: bool) -> None:
+        """Remember what it answered. One that streams may still refuse somebody."""
+        if self._view is not None:
+            self._known[self._view] = has_streamed or self._known.get(self._view, False)
+
+
+class Routes:
+    """What is known of the project's views."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, bool] = {}
+
+    def find(self, scope: Scope) -> Route:
+        """Return the route of a request; an unknown one if only middleware can tell."""
+        path = scope["path"].removeprefix(get_script_prefix(scope)) or "/"
+        try:
+            view = resolve(path if path.startswith("/") else f"/{path}").func
+        except Exception:
+            # Whatever is wrong with it, Django finds it again and reports it.
+            view = None
+        return Route(view, self._known)

@@ -1,0 +1,117 @@
+"""How many requests for streams ask Django at once: after a restart everybody comes together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from weakref import WeakKeyDictionary
+
+from django_eventstream.hub.holder import Message, Receive
+
+
+class Incoming:
+    """What a client sends, listened to while it waits, and kept for whoever asks for it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: deque[Message] = deque()
+        self._next: asyncio.Future[Message] | None = None
+        self.is_gone = False
+        """Whether the client was heard to leave."""
+
+    async def receive(self) -> Message:
+        """Do what the server's own `receive()` does."""
+        message = self._kept.popleft() if self._kept else await self._coming()
+        # Servers say it only once.
+        self.is_gone = self.is_gone or message["type"] == "http.disconnect"
+        return message
+
+    async def _coming(self) -> Message:
+        coming, self._next = self._next, None
+        return await (self._receive() if coming is None else coming)
+
+    def listen(self) -> asyncio.Future[Message] | None:
+        """Return a future that is done when there is more to `keep()`; None for a long body."""
+        if self._kept and self._kept[-1].get("more_body"):
+            return None
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._receive())
+        return self._next
+
+    def keep(self) -> None:
+        """Put aside what came."""
+        if self._next is not None and self._next.done():
+            message = self._next.result()
+            self._next = None
+            self._kept.append(message)
+            self.is_gone = message["type"] == "http.disconnect"
+
+
+class Turnstile:
+    """Lets `places` in at once, in the order in which they came. Waiting costs no thread.
+
+    Each event loop has places of its own.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
+
+    async def enter(self, incoming: Incoming) -> Place | None:
+        """Wait for a place; None if the client leaves before it has one."""
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = self._queues[loop] = _Queue(self._places)
+        return Place(queue) if await queue.enter(incoming) else None
+
+
+class Place:
+    """Somebody's place, until it is left."""
+
+    def __init__(self, queue: _Queue) -> None:
+        self._queue: _Queue | None = queue
+
+    def leave(self) -> None:
+        """Let the next one in; once is enough."""
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.leave()
+
+
+class _Queue:
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: dict[asyncio.Future[None], None] = {}
+
+    async def enter(self, incoming: Incoming) -> bool:
+        if self._free:
+            self._free -= 1
+            return True
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = None
+        try:
+            while not turn.done() and not incoming.is_gone:
+                coming = incoming.listen()
+                both = {turn} if coming is None else {turn, coming}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                incoming.keep()
+        except BaseException:
+            self._give_up(turn)
+            raise
+        if incoming.is_gone:
+            self._give_up(turn)
+        return not incoming.is_gone
+
+    def leave(self) -> None:
+        if self._waiting:
+            turn = next(iter(self._waiting))
+            del self._waiting[turn]
+            turn.set_result(None)
+        else:
+            self._free += 1
+
+    def _give_up(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():
+            self.leave()
+        self._waiting.pop(turn, None)
