@@ -53,7 +53,16 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
         "migrations/0002_outbox.py",
         "management/commands/eventstream_trim.py",
         "templates/admin/django_eventstream/name_filter.html",
+        "templates/django_eventstream/browsable-api-eventstream.html",
         "static/django_eventstream/css/admin.css",
+        # The paths of 5.3.4: `{% static %}` with a manifest fails if one is missing.
+        "static/django_eventstream/reconnecting-eventsource.js",
+        "static/django_eventstream/reconnecting-eventsource.mjs",
+        "static/django_eventstream/eventsource.min.js",
+        "static/django_eventstream/json2.js",
+        "static/django_eventstream/ReconnectingEventSource.min.js.map",
+        "static/django_eventstream/js/browsable-api-eventstream.js",
+        "static/django_eventstream/css/browsable-api-eventstream.css",
     ],
 )
 def test_the_wheel_has(wheel, name):

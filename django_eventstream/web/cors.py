@@ -41,6 +41,11 @@ def allowed_origin(origin: str, configured: Sequence[str]) -> str | None:
     return configured[0] if len(configured) == 1 else None
 
 
+def is_preflight(request: HttpRequest) -> bool:
+    """Say whether a browser asks what a page of another site may ask; it brings no credentials."""
+    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
 def add_cors_headers(request: HttpRequest, response: HttpResponseBase) -> None:
     """Let pages of the configured origins read the answer."""
     configured = allowed_origins()

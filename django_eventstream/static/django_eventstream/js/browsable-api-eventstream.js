@@ -1,0 +1,104 @@
+/** The browsable page of a stream: shows what comes. Whatever comes is text, never markup. */
+{
+  const CONTROL_TYPES = ["stream-open", "stream-reset", "stream-error", "keep-alive"];
+  const QUIET_TYPES = ["stream-open", "keep-alive"];
+  const ROWS_KEPT = 500;
+  const STATES = {
+    connecting: "Connecting …",
+    open: "Live",
+    lost: "Connection lost, coming back …",
+    closed: "Disconnected",
+    refused: "Refused",
+  };
+
+  const find = (name) => document.getElementById(`eventstream-${name}`);
+  const page = document.getElementById("eventstream");
+  const types = JSON.parse(find("listen").textContent);
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  let source = null;
+  let count = 0;
+  let cursor = "";
+
+  function make(tag, className, text) {
+    const element = document.createElement(tag);
+    element.className = className;
+    element.textContent = text;
+    return element;
+  }
+
+  function show(state, trouble = "") {
+    page.dataset.state = state;
+    find("state").textContent = STATES[state];
+    find("trouble").textContent = trouble;
+    find("trouble").hidden = !trouble;
+    find("switch").textContent = ["closed", "refused"].includes(state) ? "Connect" : "Disconnect";
+  }
+
+  function readable(data) {
+    try {
+      return JSON.stringify(JSON.parse(data), null, 2);
+    } catch {
+      return data;
+    }
+  }
+
+  function addRow(event) {
+    const kind = QUIET_TYPES.includes(event.type) ? "eventstream-quiet" : "";
+    const row = make("tr", kind, "");
+    row.dataset.type = event.type;
+    const type = make("td", "", "");
+    type.append(make("span", "label label-default", event.type));
+    row.append(make("td", "eventstream-time", clock.format(new Date())), type);
+    const id = event.type === "stream-error" ? "" : event.lastEventId;
+    row.append(make("td", "eventstream-id", id), make("td", "eventstream-data", readable(event.data)));
+    find("events").prepend(row);
+    if (find("events").rows.length > ROWS_KEPT) find("events").lastElementChild.remove();
+    if (!CONTROL_TYPES.includes(event.type)) find("count").textContent = ++count;
+    showEmptiness();
+  }
+
+  function showEmptiness() {
+    const selector = find("quiet").checked ? "tr:not(.eventstream-quiet)" : "tr";
+    find("empty").hidden = find("events").querySelector(selector) !== null;
+  }
+
+  function textOf(data) {
+    try {
+      return JSON.parse(data).text;
+    } catch {
+      return data;
+    }
+  }
+
+  function onEvent(event) {
+    cursor = source.lastEventId;
+    find("cursor").textContent = cursor || "–";
+    addRow(event);
+    if (event.type === "stream-error") show("refused", textOf(event.data));
+  }
+
+  function connect() {
+    show("connecting");
+    source = new ReconnectingEventSource(page.dataset.url, { lastEventId: cursor });
+    source.onopen = () => show("open");
+    source.onerror = () => show("lost");
+    for (const type of new Set([...types, ...CONTROL_TYPES])) source.addEventListener(type, onEvent);
+  }
+
+  find("switch").addEventListener("click", () => {
+    if (source.readyState === ReconnectingEventSource.CLOSED) return connect();
+    source.close();
+    show("closed");
+  });
+  find("clear").addEventListener("click", () => {
+    find("events").replaceChildren();
+    find("count").textContent = count = 0;
+    showEmptiness();
+  });
+  find("quiet").addEventListener("change", () => {
+    page.classList.toggle("eventstream-hides-quiet", find("quiet").checked);
+    showEmptiness();
+  });
+  page.classList.toggle("eventstream-hides-quiet", find("quiet").checked);
+  connect();
+}
