@@ -23,11 +23,12 @@ NOTIFY_CHANNEL = "django_eventstream"
 """The PostgreSQL notification channel; its payload is `last id:channel`, which is far below
 the 8,000 bytes that PostgreSQL takes."""
 
+# Where the server binds parameters it must be told of what type one is that is used in two ways.
 # A counter that is missing although the channel has events (deleted by hand) starts after them.
 _LAST_EVENT = f"SELECT COALESCE(MAX(eid), 0) FROM {EVENT_TABLE} WHERE channel = %(name)s"
 _FIRST_VALUE = (
     f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"
-    f" VALUES (%(name)s, ({_LAST_EVENT}) + %(count)s, %(now)s)"
+    f" VALUES (CAST(%(name)s AS varchar(255)), ({_LAST_EVENT}) + %(count)s, %(now)s)"
 )
 _NEXT_VALUE = (
     f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s WHERE name = %(name)s"

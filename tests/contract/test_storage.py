@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -65,6 +66,18 @@ def test_many_events_of_several_channels_keep_their_order_and_are_numbered_by_ch
     for channel in range(3):
         expected = [(i, str(n)) for i, n in enumerate(range(channel, 1_000, 3), 1)]
         assert read_all(log, f"channel {channel}") == expected
+
+
+def test_channels_that_are_new_and_others_may_be_sent_to_at_once(log):
+    log.append(events_of("known", "1"))
+    names = ["z", "known", "ä", "💥", "known", "Z", "z"]
+    numbered = log.append([Event(name, "t", str(n)) for n, name in enumerate(names)])
+    assert [(event.channel, event.id) for event in numbered] == [
+        ("z", 1), ("known", 2), ("ä", 1), ("💥", 1), ("known", 3), ("Z", 1), ("z", 2),
+    ]  # fmt: skip
+    assert read_all(log, "known") == [(1, "1"), (2, "1"), (3, "4")]
+    assert read_all(log, "z") == [(1, "0"), (2, "6")]
+    assert log.append([]) == []
 
 
 def test_ten_thousand_events_are_read_in_pages(log):
@@ -181,6 +194,39 @@ def test_staged_events_between_those_of_other_channels_are_numbered_in_their_ord
     others = [n for n in range(30) if n % 3]
     log.number("b")
     assert read_all(log, "b") == [(i, str(n)) for i, n in enumerate(others, 1)]
+
+
+@pytest.mark.parametrize("takes_all", [False, True])
+def test_who_waited_to_number_finds_what_another_left(postgres_only, takes_all):
+    """A statement of PostgreSQL sees what was committed before it began to wait for a lock."""
+    log = DjangoModelStorage(using=postgres_only.alias)
+    log.append(events_of("a", "1"))
+    with transaction.atomic(log.alias):
+        log.stage(events_of("a", "staged"))
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic(log.alias):
+            log.append(events_of("a", "2"))
+            if takes_all:
+                log.number("a")
+            waiting = pool.submit(number_in_thread, log, "a")
+            wait_until(lambda: waits_for_a_lock(postgres_only))
+        found = [event.id for event in waiting.result(30)]
+    assert found == ([] if takes_all else [3])
+    assert read_all(log, "a") == [(1, "1"), (2, "2"), (3, "staged")]
+    assert last_ids(log, "a") == {"a": 3}
+
+
+def number_in_thread(log: DjangoModelStorage, channel: str) -> list[Event]:
+    try:
+        return log.number(channel)
+    finally:
+        connections[log.alias].close()
+
+
+def waits_for_a_lock(database: Database) -> bool:
+    # By a session of its own: a transaction goes on seeing the sessions that it saw first.
+    question = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    return database.server.sql(question) == "1"
 
 
 def test_a_channel_with_events_left_behind_is_found_after_a_second(log):
@@ -437,6 +483,33 @@ def test_the_log_works_under_any_isolation(strict_log):
     log.number("a")
     assert read_all(log, "a") == [(1, "1"), (2, "2"), (3, "3")]
     assert log.trim("a", None, 1, 10) == 2
+
+
+@pytest.mark.parametrize("prepare_threshold", [None, 0])
+def test_the_log_works_where_the_server_binds_and_prepares(postgres_only, prepare_threshold):
+    """The first event of a channel failed: its name stood for two types at once."""
+    connection = connections[postgres_only.alias]
+    options = connection.settings_dict["OPTIONS"]
+    connection.close()
+    options |= {"server_side_binding": True, "prepare_threshold": prepare_threshold}
+    try:
+        use_every_way(DjangoModelStorage(using=postgres_only.alias))
+    finally:
+        connection.close()
+        options.clear()
+
+
+def use_every_way(log: DjangoModelStorage) -> None:
+    for n in "12":
+        log.append(events_of("a", n))
+        log.append(events_of("a", n) + events_of("b", n))
+        with transaction.atomic(log.alias):
+            log.stage(events_of("a", n))
+            log.stage(events_of("a", n, n))
+        assert len(log.number("a")) == 3
+    assert [event.data for event in log.read("a", 0, 100, 1_000)] == [*"11111", *"22222"]
+    assert last_ids(log, "a", "b") == {"a": 10, "b": 2}
+    assert log.trim("a", timezone.now() - timedelta(hours=1), 5, 10) == 5
 
 
 # Errors
