@@ -24,6 +24,7 @@ from django_eventstream.renderers import (
     SSEEventRenderer,
 )
 from django_eventstream.views import events
+from django_eventstream.web.asking import answers_with_streams
 from django_eventstream.web.cors import add_cors_headers, is_preflight
 from django_eventstream.web.proxy import is_recovery
 from django_eventstream.web.requests import calling_manager
@@ -85,13 +86,13 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         )
         return view
 
-    # For the reason see `views.stream.events()`; `as_view()` hands the mark on.
+    # For the reason see `views.stream.events()`; `as_view()` hands on what marks it.
     @transaction.non_atomic_requests
+    @answers_with_streams
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer a request. A proxy's question, and a browser's, come without credentials."""
         if is_recovery(request) or is_preflight(request):
             return events(request)
-        self._django_request = request
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         return response
 
@@ -116,7 +117,7 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         """Let pages of other sites read errors as well; see `APIView.finalize_response()`."""
         final: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
         if isinstance(final, Response):
-            add_cors_headers(self._django_request, final)
+            add_cors_headers(request, final)
         return final
 
     def _answer(self, request: Request, url_kwargs: Mapping[str, Any]) -> HttpResponseBase:
@@ -131,8 +132,8 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         named = own or queried
         kwargs = {**url_kwargs, "channels": named} if named else dict(url_kwargs)
         if request.accepted_renderer.media_type == sse.CONTENT_TYPE:
-            return events(self._django_request, **kwargs)
-        channels = _channels_of(self._django_request, kwargs)
+            return events(request, **kwargs)
+        channels = _channels_of(request, kwargs)
         types = own_types or queried_types or ["message"]
         return _respond({"channels": channels, "messages_types": types})
 
@@ -187,7 +188,7 @@ def _conflict(what: str, ways: Mapping[str, object]) -> str:
     return f"Conflicting {what}: {' and '.join(used)} name them." if len(used) > 1 else ""
 
 
-def _channels_of(request: HttpRequest, kwargs: Mapping[str, Any]) -> list[str]:
+def _channels_of(request: Request, kwargs: Mapping[str, Any]) -> list[str]:
     """Return the channels that a stream would have. What is wrong with them, the stream says."""
     try:
         asked = get_channel_manager().get_channels_for_request

@@ -27,6 +27,8 @@ METHODS = ["GET", "HEAD", "OPTIONS"]
 @answers_with_streams
 def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     """Stream the events of the channels that the URL or the query names."""
+    # Django REST framework's request has one of Django's inside, which has the user as well.
+    request = getattr(request, "_request", request)
     if request.method not in METHODS:
         return HttpResponseNotAllowed(METHODS)
     if is_recovery(request):

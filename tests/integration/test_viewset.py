@@ -46,12 +46,12 @@ def lane(request):
     return LANES[request.param]
 
 
-def answer(lane, path, accept=STREAM, **options) -> Visitor:
+def answer(lane, path, accept=STREAM, headers=None, **options) -> Visitor:
     """What a client gets, up to the first bytes of a body."""
 
     async def main() -> Visitor:
-        headers = {**({} if accept is None else {"Accept": accept}), **options.pop("headers", {})}
-        visitor = Visitor(path, headers=headers, **options)
+        visitor = Visitor(path, headers={"accept": accept, **(headers or {})}, **options)
+        visitor.scope["headers"] = [each for each in visitor.scope["headers"] if each[1]]
         visiting = visitor.begin(lane())
         await asyncio.wait_for(visitor.is_reached.wait(), 5)
         if visitor.body:
@@ -66,7 +66,7 @@ def received(lane, path, sent, *, headers=None) -> list[str]:
     """The data that a client gets of what is sent, a list of (channel, type, data)."""
 
     async def main() -> Visitor:
-        visitor = Visitor(path, headers={"Accept": STREAM, **(headers or {})})
+        visitor = Visitor(path, headers=headers)
         visiting = visitor.begin(lane())
         await visitor.wait_for(b"stream-open")
         for channel, kind, data, *skipped in sent:
@@ -86,7 +86,7 @@ def received(lane, path, sent, *, headers=None) -> list[str]:
     [
         (STREAM, "", STREAM),
         ("*/*", "", STREAM),
-        (None, "", STREAM),
+        ("", "", STREAM),
         ("text/*", "", STREAM),
         (PAGE, "", PAGE),
         (BROWSER, "", PAGE),
@@ -164,6 +164,7 @@ def test_renderers_that_a_view_set_names_are_its_own(lane):
         ("/v1/versioned/?channels=a", {"a"}),
         # As the plain view: what the channel manager finds.
         ("/api/events/?channel=a,b", {"a,b"}),
+        ("/own/", {"a"}),
     ],
 )
 def test_channels_are_named_by_the_class_the_url_or_the_query(lane, path, channels):
