@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from django_eventstream.api import get_current_event_id as get_current_event_id
     from django_eventstream.api import send_event as send_event
     from django_eventstream.api import send_events as send_events
+    from django_eventstream.eventrequest import EventRequest as EventRequest
+    from django_eventstream.eventresponse import EventResponse as EventResponse
     from django_eventstream.events import Event as Event
+    from django_eventstream.eventstream import get_events as get_events
     from django_eventstream.exceptions import EventPermissionError as EventPermissionError
 
 __version__ = "0.1.0"
@@ -27,6 +30,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Event": "django_eventstream.events",
     "EventPermissionError": "django_eventstream.exceptions",
+    "EventRequest": "django_eventstream.eventrequest",
+    "EventResponse": "django_eventstream.eventresponse",
+    "get_events": "django_eventstream.eventstream",
     **dict.fromkeys(
         (
             "achannel_permission_changed",

@@ -21,4 +21,5 @@ class DjangoEventstreamConfig(AppConfig):
         import_module("django_eventstream.checks.configuration")
         import_module("django_eventstream.checks.database")
         import_module("django_eventstream.checks.grip")
+        import_module("django_eventstream.checks.legacy")
         import_module("django_eventstream.checks.proxies")

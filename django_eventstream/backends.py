@@ -13,9 +13,11 @@ from django.utils.module_loading import import_string
 
 from django_eventstream.channelmanager import ChannelManagerBase
 from django_eventstream.conf import PREFIX, other_setting, settings
+from django_eventstream.deprecation import warn_deprecated
 from django_eventstream.feeds.base import Feed
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.storage.base import Storage
+from django_eventstream.storage.legacy import REPLACEMENT, LegacyStorage, is_legacy
 
 LOCAL_PUBLISHER = "django_eventstream.publishers.local.LocalPublisher"
 GRIP_PUBLISHER = "django_eventstream.publishers.grip.GripPublisher"
@@ -30,7 +32,13 @@ _per_thread = threading.local()
 def get_storage() -> Storage | None:
     """Return the log, or None where `EVENTSTREAM_STORAGE_CLASS` is None: nothing is stored."""
     path = settings.STORAGE_CLASS
-    return None if path is None else _make("STORAGE_CLASS", path)
+    if path is None:
+        return None
+    storage = _make("STORAGE_CLASS", path)
+    if isinstance(storage, Storage) or not is_legacy(storage):
+        return storage  # type: ignore[no-any-return]
+    warn_deprecated(f"The storage class {path!r}", REPLACEMENT)
+    return LegacyStorage(storage)
 
 
 def get_channel_manager() -> ChannelManagerBase:

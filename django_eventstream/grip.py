@@ -118,17 +118,12 @@ def parse_last(header: str) -> dict[str, str]:
 
 def parse_position(last: Mapping[str, str], prefix: str = "") -> Position | None:
     """Understand what `parse_last()` read; None if it does not come from a hold of ours."""
-    positions: dict[str, int] = {}
-    reliable: set[str] = set()
-    users: list[tuple[str, str]] = []
-    for name, last_id in last.items():
-        if name.startswith(prefix + USER):
-            users.append((name[len(prefix + USER) :], last_id))
-        elif name.startswith(prefix + EVENTS):
-            channel = unquote(name[len(prefix + EVENTS) :])
-            reliable.add(channel)
-            if last_id.isascii() and last_id.isdigit():
-                positions[channel] = min(int(last_id[:30]), MAX_ID)
+    reliable, positions = _parse_events(last, prefix)
+    users = [
+        (name[len(prefix + USER) :], last_id)
+        for name, last_id in last.items()
+        if name.startswith(prefix + USER)
+    ]
     if len(users) != 1:
         return None
     [(user, state)] = users
@@ -137,11 +132,32 @@ def parse_position(last: Mapping[str, str], prefix: str = "") -> Position | None
         return None
     return Position(
         user_id=None if user == ANONYMOUS else unquote(user),
-        reliable=frozenset(reliable),
+        reliable=reliable,
         unreliable=frozenset(unquote(name) for name in unreliable),
         # A channel without a number is one that somebody else published to: start over there.
         cursor=Cursor(positions, int(first[1:]), is_readable=len(positions) == len(reliable)),
     )
+
+
+def parse_position_of_predecessor(last: Mapping[str, str], prefix: str = "") -> Position:
+    """Understand what `parse_last()` read of a connection that django-eventstream 5 held.
+
+    Its stored channels and their ids are there; who it belongs to is not.
+    """
+    reliable, positions = _parse_events(last, prefix)
+    return Position(None, reliable & positions.keys(), frozenset(), Cursor(positions))
+
+
+def _parse_events(last: Mapping[str, str], prefix: str) -> tuple[frozenset[str], dict[str, int]]:
+    positions: dict[str, int] = {}
+    reliable: set[str] = set()
+    for name, last_id in last.items():
+        if name.startswith(prefix + EVENTS):
+            channel = unquote(name[len(prefix + EVENTS) :])
+            reliable.add(channel)
+            if last_id.isascii() and last_id.isdigit():
+                positions[channel] = min(int(last_id[:30]), MAX_ID)
+    return frozenset(reliable), positions
 
 
 # What is published

@@ -25,7 +25,7 @@ from django_eventstream.exceptions import (
     PublishError,
     StorageUnavailableError,
 )
-from django_eventstream.storage.base import Storage
+from django_eventstream.storage.base import LogPosition, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,15 @@ def relay(channels: Iterable[str]) -> int:
             count += len(events)
             publish(events)
     return count
+
+
+def look(storage: Storage, channels: Sequence[str]) -> LogPosition:
+    """Ask where the log stands, once what was left behind in it has its numbers."""
+    position = storage.get_position(channels)
+    if not position.unnumbered:
+        return position
+    relay(sorted(position.unnumbered))
+    return storage.get_position(channels)
 
 
 def relay_left_behind() -> int:

@@ -18,6 +18,7 @@ from django_eventstream.channelmanager import ChannelManagerBase
 from django_eventstream.checks.messages import TAG, error, warning, wrong_value
 from django_eventstream.conf import PREFIX, Settings, given_names, other_setting, settings
 from django_eventstream.storage.base import Storage
+from django_eventstream.storage.legacy import is_legacy
 
 NUMBERS = {
     "CHANNEL_LIMIT": (int, False),
@@ -160,7 +161,7 @@ def _check_class(check: str, name: str, base: type) -> Iterator[CheckMessage]:
         yield wrong_value(check, name, "must be the dotted path of a class", path)
         return
     problem = _problem_of_class(path, base)
-    if problem:
+    if problem and not (base is Storage and _is_legacy(path)):
         hint = f"Name a subclass of {base.__module__}.{base.__qualname__}."
         yield error(check, f"{PREFIX}{name} = {path!r}: {problem}.", hint)
 
@@ -175,6 +176,14 @@ def _problem_of_class(path: str, base: type) -> str | None:
     if inspect.isabstract(found):
         return f"it has no {'(), '.join(sorted(_abstract_methods(found)))}()"
     return None
+
+
+def _is_legacy(path: str) -> bool:
+    try:
+        found = import_string(path)
+    except ImportError:
+        return False
+    return inspect.isclass(found) and not issubclass(found, Storage) and is_legacy(found)
 
 
 def _abstract_methods(found: type) -> frozenset[str]:

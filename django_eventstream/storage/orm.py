@@ -15,8 +15,9 @@ from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import trimming
-from django_eventstream.storage.base import Limits, LogPosition, Storage, Sweep
+from django_eventstream.storage.base import Limits, LogPosition, Sweep
 from django_eventstream.storage.errors import translated_errors
+from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.reading import (
     read_last_id,
     read_oldest_id,
@@ -38,7 +39,7 @@ NAMES_PER_QUESTION = 10_000
 """Channels of one SELECT; SQLite takes 32,766 parameters."""
 
 
-class DjangoModelStorage(Storage):
+class DjangoModelStorage(LegacyMethods):
     """Events in the tables `django_eventstream_event` and `django_eventstream_eventcounter`.
 
     Works on SQLite (3.35 or newer), PostgreSQL, MySQL and MariaDB. The database is the one

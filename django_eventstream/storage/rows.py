@@ -33,8 +33,9 @@ def make_event(
 
 def _decode(data: str) -> str:
     try:
-        text, _ = _scan(data)
+        text, end = _scan(data)
     except ValueError:
-        text = json.loads(data)
-    # A storage of the predecessor could be handed any JSON; ours is always text.
-    return text if isinstance(text, str) else data
+        return data
+    # A storage of the predecessor could be handed any JSON, and a row saved by hand has what it
+    # has; ours is always text.
+    return text if isinstance(text, str) and end == len(data) else data

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from django_eventstream.views import listeners
+from django_eventstream.views.listeners import Listener
 from django_eventstream.views.stream import events
 
-__all__ = ["events"]
+# The generator of django-eventstream 5 has the name of the module that has `events`.
+stream = listeners.stream
+
+__all__ = ["Listener", "events", "stream"]

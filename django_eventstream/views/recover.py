@@ -18,7 +18,7 @@ from django_eventstream.exceptions import (
 )
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
-from django_eventstream.web.grip import end_response, recovery_response
+from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
 from django_eventstream.web.proxy import can_verify, is_of_predecessor, is_verified, position_of
 from django_eventstream.web.requests import find_user, make_hold
 from django_eventstream.web.tokens import read_token
@@ -38,7 +38,7 @@ def recover(
     cannot be told any more ends in silence, and the client comes back by itself.
     """
     if is_of_predecessor(request):
-        return end_response()
+        return end_of_predecessor(request)
     token = eventstream_token
     if not is_verified(request) and (can_verify() or token is None):
         return HttpResponseForbidden("This address is for GRIP proxies.\n", "text/plain")

@@ -17,10 +17,9 @@ from django_eventstream.cursors import Cursor, format_cursor
 from django_eventstream.exceptions import EventStreamError
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
-from django_eventstream.outbox import relay
+from django_eventstream.outbox import look
 from django_eventstream.proxies import channel_prefix
-from django_eventstream.storage.base import LogPosition, Storage
-from django_eventstream.web.proxy import can_verify
+from django_eventstream.web.proxy import can_verify, is_verified, predecessors_position_of
 from django_eventstream.web.tokens import Token, make_token
 
 FIRST_BODY_BYTES = 40_000
@@ -67,21 +66,28 @@ def end_response(body: bytes = b"", position: Position | None = None) -> HttpRes
     return response
 
 
+def end_of_predecessor(request: HttpRequest) -> HttpResponse:
+    """Answer a proxy that asks for a connection which django-eventstream 5 held: it is over.
+
+    Whose it is stands only in the query, by which proxies merge what they ask, so nobody may be
+    answered by it. The client comes back by itself and says who it is; where it stands, which it
+    may not know, it is told as it goes.
+    """
+    if can_verify() and not is_verified(request):
+        return end_response()
+    position = predecessors_position_of(request)
+    if not position.reliable:
+        return end_response()
+    cursor = format_cursor(sorted(position.cursor.positions.items()))
+    return end_response(sse.encode_id(cursor), position)
+
+
 def _catch_up(hold: Hold, room: int, *, at_least_one: bool) -> Batch:
     storage = get_storage()
     if storage is None or not hold.reliable:
         return Batch(Cursor(), (), Cursor(), has_more=False)
-    position = _ask(storage, hold)
+    position = look(storage, hold.reliable)
     return catch_up(storage, hold, position, room=room, at_least_one=at_least_one)
-
-
-def _ask(storage: Storage, hold: Hold) -> LogPosition:
-    """Ask where the log stands, once what was left behind in it has its numbers."""
-    position = storage.get_position(hold.reliable)
-    if not position.unnumbered:
-        return position
-    relay(sorted(position.unnumbered))
-    return storage.get_position(hold.reliable)
 
 
 def _answer(request: HttpRequest, hold: Hold, batch: Batch, body: bytes) -> HttpResponse:

@@ -8,7 +8,12 @@ from functools import lru_cache
 import jwt
 from django.http import HttpRequest
 
-from django_eventstream.grip import Position, parse_last, parse_position
+from django_eventstream.grip import (
+    Position,
+    parse_last,
+    parse_position,
+    parse_position_of_predecessor,
+)
 from django_eventstream.proxies import Proxy, channel_prefix, get_proxies
 
 ALGORITHMS = ["HS256", "RS256", "ES256"]
@@ -52,6 +57,12 @@ def is_of_predecessor(request: HttpRequest) -> bool:
 def position_of(request: HttpRequest) -> Position | None:
     """Return where the connection stands for which a proxy asks; None if nothing tells."""
     return parse_position(parse_last(request.headers.get("Grip-Last", "")), channel_prefix())
+
+
+def predecessors_position_of(request: HttpRequest) -> Position:
+    """Return where a connection of django-eventstream 5 stands for which a proxy asks."""
+    last = parse_last(request.headers.get("Grip-Last", ""))
+    return parse_position_of_predecessor(last, channel_prefix())
 
 
 def _signed_by(proxy: Proxy, signature: str) -> bool:

@@ -39,7 +39,8 @@ def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
     user = current_user(request)
     manager = get_channel_manager()
     named = calling_manager(manager.get_channels_for_request, request, view_kwargs)
-    return make_hold(_checked_names(named), cursor, user, authorized_at)
+    names = checked_names(named, settings.CHANNEL_LIMIT)
+    return make_hold(names, cursor, user, authorized_at)
 
 
 def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized_at: float) -> Hold:
@@ -93,6 +94,27 @@ def authorize_again(user_id: str | None, channels: Iterable[str]) -> None:
     _authorize(find_user(user_id, channels), channels)
 
 
+def checked_names(named: Iterable[str], limit: int) -> list[str]:
+    """Return the channels that a client asks for, without doubles.
+
+    Raises `BadRequestError` if there are none, too many, or one that no channel can be called;
+    and `EventPermissionError` for the log's own.
+    """
+    names = set(named)
+    if not names:
+        raise BadRequestError("No channels specified")
+    if len(names) > limit:
+        raise BadRequestError("Channel limit exceeded")
+    if CONTROL_CHANNEL in names:
+        raise EventPermissionError.for_channels([CONTROL_CHANNEL])
+    for name in names:
+        try:
+            validate_channel(name)
+        except (TypeError, ValueError) as error:
+            raise BadRequestError(f"Invalid channel: {error}") from error
+    return list(names)
+
+
 def calling_manager(function: Any, *arguments: Any) -> Any:
     """Call code of the project; whatever it raises becomes an error that a client may see.
 
@@ -129,19 +151,3 @@ def _authorize_again(user: Any, channels: Iterable[str]) -> None:
         if user is None:
             raise EventPermissionError.for_channels(channels)
     _authorize(user, channels)
-
-
-def _checked_names(named: Iterable[str]) -> list[str]:
-    names = set(named)
-    if not names:
-        raise BadRequestError("No channels specified")
-    if len(names) > settings.CHANNEL_LIMIT:
-        raise BadRequestError("Channel limit exceeded")
-    if CONTROL_CHANNEL in names:
-        raise EventPermissionError.for_channels([CONTROL_CHANNEL])
-    for name in names:
-        try:
-            validate_channel(name)
-        except (TypeError, ValueError) as error:
-            raise BadRequestError(f"Invalid channel: {error}") from error
-    return list(names)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from django.db import connections
 
 from django_eventstream import send_events
 from tests.services.databases import Database
@@ -193,8 +194,9 @@ def test_a_database_that_is_gone_sends_newcomers_back_with_their_cursor_and_lose
     with Postgres() as server, django_db_blocker.unblock():
         name = "eventstream_gone"
         server.create_database(name)
-        database = Database("gone", server.django_settings(name), server)
+        database = Database(f"gone from {kind}", server.django_settings(name), server)
         database.migrate()
+        connections[database.alias].close()
         app = app_server(database, kind)
         url = f"{app.url}/events/?channel="
         app.send(*numbered(other, [1]))

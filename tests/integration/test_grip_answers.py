@@ -23,6 +23,7 @@ from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.publishers.outlet import _outlets
 from django_eventstream.storage.orm import DjangoModelStorage
 
+PREDECESSORS_LINK = "/events/?channel=a&link=next&recover=true&es-meta=x.y.z"
 KEY, OTHER = "k" * 32, "j" * 32
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -226,10 +227,24 @@ def test_a_proxy_asks_again_when_the_manager_or_the_log_fails(settings):
 def test_connections_that_the_predecessor_left_to_the_proxy_come_back_by_themselves(settings, url):
     """Its recovery requests bring no cookies: answered as new ones, they would be refused."""
     settings.GRIP_URL = url
-    for last in (None, "events-a; last-id=0"):
-        response = ask("/events/?channel=a&link=next&recover=true&es-meta=x.y.z", last=last)
-        assert (response.status_code, response.content) == (200, b"")
-        assert not [name for name in response.headers if name.startswith("Grip-")]
+    response = ask(PREDECESSORS_LINK)
+    assert (response.status_code, response.content) == (200, b"")
+    assert not [name for name in response.headers if name.startswith("Grip-")]
+
+
+@pytest.mark.parametrize("url", [f"http://h?key={KEY}", "http://h"])
+def test_a_connection_that_the_predecessor_left_is_told_where_it_stands_as_it_goes(settings, url):
+    """It gave no id to those who had no event yet: they had come back without a position."""
+    settings.GRIP_URL = url
+    response = ask(PREDECESSORS_LINK, last="events-user%3A5; last-id=3, events-a; last-id=0")
+    assert response.content == b"id: a:0,user%%3A5:3\n\n"
+    assert "filter=build-id" in response["Grip-Channel"]
+    assert not {"Grip-Hold", "Grip-Link"} & set(response.headers)
+
+
+def test_who_is_no_proxy_is_told_nothing_of_a_predecessors_connection():
+    response = ask(PREDECESSORS_LINK, last="events-a; last-id=0", sig="forged")
+    assert (response.status_code, response.content) == (200, b"")
 
 
 def test_an_error_is_told_and_nothing_is_held():

@@ -1,0 +1,69 @@
+"""Reading what was sent, and the module of django-eventstream 5 that had all its verbs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_eventstream.api import channel_permission_changed as channel_permission_changed
+from django_eventstream.api import get_current_event_id as get_current_event_id
+from django_eventstream.api import send_event as send_event
+from django_eventstream.backends import get_channel_manager, get_storage, is_reliable
+from django_eventstream.channelmanager import authorize
+from django_eventstream.cursors import resolve_start
+from django_eventstream.eventrequest import EventRequest
+from django_eventstream.eventresponse import EventResponse
+from django_eventstream.events import Event
+from django_eventstream.exceptions import EventPermissionError as EventPermissionError
+from django_eventstream.exceptions import HistoryGoneError
+from django_eventstream.outbox import look
+from django_eventstream.storage.base import Storage
+
+
+def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> EventResponse:
+    """Read what comes after the position of a request, for a view that makes its own answer.
+
+    Args:
+        request: the channels and the position.
+        limit: most events in all; each channel gets an equal share, and at least one.
+        user: who reads, if not the user of the request.
+
+    Returns:
+        For each channel its events in order, and whether there are more of them. A channel whose
+        position cannot be resumed has none, is in `channel_reset`, and stands at its end.
+
+    Raises:
+        EventPermissionError: with the channels that the user may not read.
+        StorageUnavailableError: the log cannot be read now.
+    """
+    response = EventResponse.to(request, request.user if user is None else user)
+    channels = sorted(request.channels)
+    authorize(get_channel_manager(), response.user, channels)
+    response.channel_items = {name: [] for name in channels}
+    reliable = [name for name in channels if is_reliable(name)]
+    storage = get_storage()
+    if storage is None or not reliable:
+        return response
+    position = look(storage, reliable)
+    start = resolve_start(reliable, request.cursor, position.ids, position.epoch)
+    response.epoch = position.epoch
+    response.channel_reset = set(start.resets)
+    share = max(1, limit // len(channels))
+    for name in reliable:
+        _read(storage, name, start.positions[name], position.ids[name], share, response)
+    return response
+
+
+def _read(
+    storage: Storage, name: str, after: int, current: int, limit: int, response: EventResponse
+) -> None:
+    events: list[Event] = []
+    try:
+        if after < current:
+            events = storage.read(name, after, limit)
+    except HistoryGoneError as gone:
+        response.channel_reset.add(name)
+        after = max(current, gone.oldest - 1)
+    response.channel_last_ids[name] = str(after)
+    response.channel_items[name] = [event for event in events if response.is_for_user(event)]
+    if events and (events[-1].id or 0) < current:
+        response.channel_more.add(name)
