@@ -1,4 +1,7 @@
-"""Runs all benchmarks, or those named; ends with 1 if one of them does not count."""
+"""Runs all benchmarks, or those named; ends with 1 if one of them does not count.
+
+At the end comes a table of the figures that have an aim, or are worth comparing.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tests.benchmarks import (  # noqa: E402 - they need settings
     streams,
     trim,
 )
-from tests.benchmarks.figures import machine, show  # noqa: E402
+from tests.benchmarks.figures import machine, noted, show, show_table  # noqa: E402
 
 BENCHMARKS = {
     "sends": sends.main,
@@ -43,7 +46,11 @@ def main() -> int:
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     show("machine", machine())
-    return max([run(name) for name in names])
+    status = max([run(name) for name in names])
+    if noted:
+        print()
+        show_table()
+    return status
 
 
 def run(name: str) -> int:

@@ -6,13 +6,65 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tests.services import reaper
 from tests.services.service import Service
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table at the end. Without an aim it is there to be read only."""
+
+    what: str
+    found: float
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+    peer: str = ""
+    """What was measured next to it, interleaved in the same run."""
+
+    @property
+    def aim(self) -> str:
+        if self.at_most is not None:
+            return f"≤ {self.at_most:,.4g}"
+        return "" if self.at_least is None else f"≥ {self.at_least:,.4g}"
+
+    @property
+    def verdict(self) -> str:
+        if not self.aim:
+            return ""
+        is_low = self.at_most is None or self.found <= self.at_most
+        is_high = self.at_least is None or self.found >= self.at_least
+        return "met" if is_low and is_high else "MISSED"
+
+    def row(self) -> tuple[str, ...]:
+        return self.what, f"{self.found:,.4g} {self.unit}", self.aim, self.verdict, self.peer
+
+
+HEAD = ("what", "found", "aim", "", "peer, in the same run")
+noted: list[Figure] = []
+"""Of this run, in their order."""
+
+
+def note(what: str, found: float, unit: str, **options: Any) -> None:
+    """Keep a figure for the table at the end; the options are those of `Figure`."""
+    noted.append(Figure(what, found, unit, **options))
+
+
+def show_table() -> None:
+    """Print all that was noted, as a table of Markdown."""
+    rows = [HEAD, *(figure.row() for figure in noted)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def show(subject: str, text: str) -> None:

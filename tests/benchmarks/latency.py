@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.benchmarks.figures import show, spread
+import statistics
+
+from tests.benchmarks.figures import note, show, spread
 from tests.benchmarks.stores import TITLES, new_channel, store
 from tests.services.python import run_python
 from tests.services.servers import AppServer
@@ -28,9 +30,11 @@ def main() -> None:
     for name, way in (("sqlite", "asked every 0.5 s"), ("postgres", "NOTIFY")):
         with (
             store(name) as database,
-            AppServer("uvicorn", database=database.settings) as server,
+            AppServer("uvicorn+wrapper", database=database.settings) as server,
         ):
             found = latencies(server, new_channel(), database.settings)
+            median = statistics.median(found) * 1e3
+            note(f"an event of another process, {way}, median", median, "ms")
             show("latency", f"{TITLES[name]}, {way}, {SENDS} sends: {spread(found)}")
 
 

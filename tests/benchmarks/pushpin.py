@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 from django.test.utils import override_settings
 
 from django_eventstream import send_event, send_events
-from tests.benchmarks.figures import show, spread
+from tests.benchmarks.figures import note, show, spread
 from tests.benchmarks.stores import new_channel, store
 from tests.proxied import RECOVERY
 from tests.services.deadline import wait_until
@@ -48,6 +49,8 @@ def common(proxy: Pushpin, server: AppServer) -> None:
         for member, name in zip(swarm.members, own, strict=True):
             assert_sequence(member, channel, numbers)
             assert_sequence(member, name, [1])
+    median = statistics.median(seconds) * 1e3
+    note(f"an event to the last of {CLIENTS} clients behind Pushpin, median", median, "ms")
     show(
         "pushpin",
         f"{CLIENTS} clients on a channel of their own and a common one: the common event has "

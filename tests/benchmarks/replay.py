@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from django.utils import timezone
 
-from tests.benchmarks.figures import cpu_seconds, show
+from tests.benchmarks.figures import cpu_seconds, note, show
 from tests.benchmarks.stores import TITLES, fill_with_a_million, new_channel, store
 from tests.services.servers import AppServer
 
@@ -44,6 +44,8 @@ def measure(server: AppServer, channel: str, title: str) -> None:
     after, used = server.stats(), cpu_seconds(server) - used
     statements = sum(after["log_statements"].values()) - sum(before["log_statements"].values())
     grown = (after["resident_bytes"] - before["resident_bytes"]) / 1024
+    note(f"replay of {BEHIND:,} events, {title}", seconds, "s", at_most=0.12)
+    note(f"statements of that replay, {title}", statements / TIMES, "", at_most=20)
     show(
         "replay",
         f"{BEHIND:,} events to one client, {STORED:,} stored, {title}: best of {TIMES} "

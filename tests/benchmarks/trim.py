@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from django_eventstream import send_event
 from django_eventstream.models import Event
-from tests.benchmarks.figures import show, spread
+from tests.benchmarks.figures import note, show, spread
 from tests.benchmarks.stores import (
     TEN,
     TITLES,
@@ -94,6 +94,7 @@ def run(database: Database, title: str, code: str, *arguments: str) -> None:
     assert_log(channel, len(before) + len(meanwhile))
     left = Event.objects.exclude(channel=channel).count()
     assert left == 0, f"{left} expired events are left"
+    note(f"the slowest send while {MILLION:,} go, {title}", max(meanwhile) * 1e3, "ms")
     show(
         "trim",
         f"{title}: {MILLION:,} expired events removed in {seconds:.0f} s; sends without it: "
