@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import wraps
 
 from django.http import HttpResponse
@@ -66,5 +67,17 @@ def forbid(get_response):
 
     def middleware(request):
         return HttpResponse("not you", status=403)
+
+    return middleware
+
+
+asked: Counter[str] = Counter()
+"""How often Django was asked for each path."""
+
+
+def count_requests(get_response):
+    def middleware(request):
+        asked[request.path] += 1
+        return get_response(request)
 
     return middleware

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from django_eventstream import send_event
 from django_eventstream.hub.current import _hubs
-from tests import statements
+from tests import middleware, statements
 from tests.services.open_files import open_files
 
 statements.start_counting()
@@ -52,6 +52,7 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "os_threads": len(os.listdir("/proc/self/task")),
             "files": len(open_files()),
             "resident_bytes": resident_pages() * resource.getpagesize(),
+            "streams_asked_for": middleware.asked["/events/"],
             "connections_opened": statements.connections.total(),
             "log_statements": dict(statements.counts),
             "database_files": open_files().count(str(connection.settings_dict["NAME"])),

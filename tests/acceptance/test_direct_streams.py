@@ -159,10 +159,18 @@ def test_open_streams_hold_no_thread_and_no_database_connection(
             swarms[-1].wait_open()
             if wave == 0:
                 few = wait_until_stable(cost)
-        wait_until(lambda: cost() <= few, 10, lambda: f"{cost()} after {few}")
+        threads, connections = few
+        if server.lane:
+            threads += 20  # of those who ask Django, however many streams there are
+        most = (threads, connections)
+        wait_until(lambda: is_within(cost(), most), 10, lambda: f"{cost()} after {few}")
         server.send(*numbered(unique_channel, [1]))
         for swarm in swarms:
             swarm.wait_for(lambda c: c.has(unique_channel, 1))
+
+
+def is_within(cost: tuple[int, int], most: tuple[int, int]) -> bool:
+    return all(one <= limit for one, limit in zip(cost, most, strict=True))
 
 
 def wait_until_stable(measure: Callable[[], tuple[int, int]]) -> tuple[int, int]:

@@ -11,8 +11,37 @@ from tests.swarm import Swarm
 CLIENTS = 1_000
 BEHIND = 50
 
+LOGGED_IN = 300
+LIMIT = 20
+
 # The clock that asks for news is set so slow that only what the storm costs is counted.
 NO_CLOCK = {"EVENTSTREAM_POLL_SECONDS": 600, "EVENTSTREAM_POSTGRES_NOTIFY": False}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("lane", ["wrapper", "around-channels"])
+def test_three_hundred_users_who_come_at_once_leave_connections_to_others(
+    app_server, postgres_only, unique_channel, lane
+):
+    """Each looks up its session: without a limit PostgreSQL turns two hundred of them away."""
+    strict = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.StrictChannelManager"}
+    server = app_server(postgres_only, f"uvicorn+{lane}", settings={**NO_CLOCK, **strict})
+    headers = server.log_in("anna")
+    url = f"{server.url}/events/?channel=private-anna&channel={unique_channel}"
+    before, counts = postgres_only.open_connections(), []
+
+    def is_open(member) -> bool:
+        counts.append(postgres_only.open_connections())
+        return member.is_open
+
+    with Swarm([url] * LOGGED_IN, headers=headers, retry=None) as swarm:
+        swarm.wait_for(is_open, timeout=120)
+        server.send(*numbered(unique_channel, [1]))
+        swarm.wait_for(lambda c: c.has(unique_channel, 1), timeout=60)
+        assert [len(member.connections) for member in swarm.members] == [1] * LOGGED_IN
+    # The hub has one connection, and one more to listen; each asks for one.
+    assert max(counts) <= before + LIMIT + 2
+    assert "OperationalError" not in server.log_text()
 
 
 @pytest.mark.timeout(300)

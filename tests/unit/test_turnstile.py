@@ -1,0 +1,142 @@
+"""Requests for streams ask Django in turn, and whoever leaves holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from django_eventstream.web.turnstile import Incoming, Place, Turnstile
+
+REQUEST = {"type": "http.request", "body": b"", "more_body": False}
+GONE = {"type": "http.disconnect"}
+
+
+class Client:
+    """Says what a test puts into `says`."""
+
+    def __init__(self, *says: dict) -> None:
+        self.says: asyncio.Queue[dict] = asyncio.Queue()
+        for message in says or (REQUEST,):
+            self.says.put_nowait(message)
+        self.incoming = Incoming(self.says.get)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def enter(turnstile: Turnstile, client: Client) -> asyncio.Task[Place | None]:
+    return asyncio.ensure_future(turnstile.enter(client.incoming))
+
+
+def test_so_many_go_in_at_once_and_the_others_follow_in_order():
+    async def main():
+        turnstile = Turnstile(2)
+        asking = [enter(turnstile, Client()) for _ in range(5)]
+        for inside in range(2, 6):
+            await settle()
+            assert [task.done() for task in asking] == [True] * inside + [False] * (5 - inside)
+            asking[inside - 2].result().leave()
+
+    asyncio.run(main())
+
+
+def test_a_place_can_be_left_only_once():
+    async def main():
+        turnstile = Turnstile(1)
+        place = await turnstile.enter(Client().incoming)
+        others = [enter(turnstile, Client()) for _ in range(2)]
+        await settle()
+        place.leave()
+        place.leave()
+        await settle()
+        assert [task.done() for task in others] == [True, False]
+        others[1].cancel()
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_while_it_waits_is_passed_over():
+    async def main():
+        turnstile, impatient = Turnstile(1), Client()
+        place = await turnstile.enter(Client().incoming)
+        waiting, last = enter(turnstile, impatient), enter(turnstile, Client())
+        await settle()
+        impatient.says.put_nowait(GONE)
+        await settle()
+        assert waiting.result() is None
+        assert impatient.incoming.is_gone
+        place.leave()
+        assert await last is not None
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_as_its_turn_comes_hands_it_on():
+    async def main():
+        turnstile, impatient = Turnstile(1), Client()
+        place = await turnstile.enter(Client().incoming)
+        waiting, last = enter(turnstile, impatient), enter(turnstile, Client())
+        await settle()
+        impatient.says.put_nowait(GONE)
+        await asyncio.sleep(0)
+        place.leave()
+        assert await asyncio.wait_for(last, 5) is not None
+        assert waiting.result() is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+def test_a_request_that_the_server_cancels_keeps_no_place(leaves_first):
+    async def main():
+        turnstile = Turnstile(1)
+        place = await turnstile.enter(Client().incoming)
+        waiting, last = enter(turnstile, Client()), enter(turnstile, Client())
+        await settle()
+        if leaves_first:
+            place.leave()
+        waiting.cancel()
+        place.leave()
+        assert await asyncio.wait_for(last, 5) is not None
+
+    asyncio.run(main())
+
+
+def test_what_came_while_a_client_waited_is_there_for_django():
+    async def main():
+        turnstile, client = Turnstile(1), Client()
+        place = await turnstile.enter(Client().incoming)
+        waiting = enter(turnstile, client)
+        await settle()
+        place.leave()
+        await waiting
+        assert await client.incoming.receive() == REQUEST
+        listening = asyncio.ensure_future(client.incoming.receive())
+        client.says.put_nowait(GONE)
+        assert await listening == GONE
+        assert client.incoming.is_gone
+
+    asyncio.run(main())
+
+
+def test_a_long_body_stays_with_the_server_while_its_client_waits():
+    async def main():
+        part = {"type": "http.request", "body": b"x", "more_body": True}
+        turnstile, client = Turnstile(1), Client(*[part] * 9)
+        place = await turnstile.enter(Client().incoming)
+        waiting = enter(turnstile, client)
+        await settle()
+        assert client.says.qsize() == 8
+        place.leave()
+        assert await waiting is not None
+
+    asyncio.run(main())
+
+
+def test_each_event_loop_has_places_of_its_own():
+    turnstile = Turnstile(1)
+    for _ in range(2):
+        assert asyncio.run(turnstile.enter(Incoming(lambda: asyncio.sleep(0)))) is not None
