@@ -30,6 +30,7 @@ from django_eventstream.conf import settings
 from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.current import get_hub
 from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
+from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.web.asking import Routes, Scope, asks_for_stream
 from django_eventstream.web.handler import OneThreadHandler
 from django_eventstream.web.tickets import read_ticket, stamp_for
@@ -104,7 +105,7 @@ class EventStreamApplication:
 
 async def _take_back(scope: Scope, receive: Receive, send: Send) -> bool:
     """Hold the stream of a client whose ticket is good; False if Django must be asked."""
-    returning = read_ticket(scope)
+    returning = read_ticket(scope, _control_mark)
     if returning is None:
         return False
     hub = get_hub()
@@ -114,13 +115,17 @@ async def _take_back(scope: Scope, receive: Receive, send: Send) -> bool:
         # Up to now nothing was withdrawn; what is from now on, the hub hears.
         hold = replace(returning.hold, authorized_at=time.monotonic())
         await send(returning.start)
-        await hold_stream(_with_tickets(hold, scope, returning.start), receive, send)
+        await hold_stream(hold, receive, send)
     return True
 
 
 def _with_tickets(hold: Hold, scope: Scope, start: Message) -> Hold:
-    hub = get_hub()
-    return replace(hold, stamp=stamp_for(scope, start, hold, lambda: hub.control_mark))
+    stamp = stamp_for(scope, start, hold, _control_mark)
+    return hold if stamp is None else replace(hold, stamp=stamp)
+
+
+def _control_mark() -> ControlMark | None:
+    return get_hub().control_mark
 
 
 class _Answer:

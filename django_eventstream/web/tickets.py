@@ -80,9 +80,10 @@ class Returning:
     """Revocations up to here were heeded when it was issued."""
 
 
-def stamp_for(
-    scope: Scope, start: Message, hold: Hold, mark: Callable[[], ControlMark | None]
-) -> Callable[[], str] | None:
+Marking = Callable[[], ControlMark | None]
+
+
+def stamp_for(scope: Scope, start: Message, hold: Hold, mark: Marking) -> Callable[[], str] | None:
     """Return what makes tickets for this stream; None where it gets none.
 
     `mark()` tells up to where revocations have been heeded by whoever holds the stream.
@@ -97,21 +98,25 @@ def stamp_for(
         _repeated(start["headers"]),
         min(hold.ticket_seconds, LONGEST_LIFE),
     ]
-    written = json.dumps(content, separators=(",", ":"))[:-1]
+    written = json.dumps(content, separators=(",", ":")).removesuffix("]")
     return partial(_issue, written, _fingerprint(scope), mark)
 
 
-def read_ticket(scope: Scope) -> Returning | None:
-    """Return what the ticket of a request stands for; None if it has none that is in order."""
+def read_ticket(scope: Scope, mark: Marking) -> Returning | None:
+    """Return what the ticket of a request stands for; None if it has none that is in order.
+
+    For `mark` see `stamp_for()`: who is taken back gets tickets again.
+    """
     cursor, ticket = split_ticket(_last_event_id(scope))
     if not ticket or len(ticket) > LONGEST or is_proxy_required():
         return None
     fingerprint = _fingerprint(scope)
     try:
-        text = _signer().unsign(f"{fingerprint}.{ticket}").removeprefix(f"{fingerprint}.")
+        signed: str = _signer().unsign(f"{fingerprint}.{ticket}")
     except BadSignature:
         return None
-    form, *content = json.loads(base64.urlsafe_b64decode(text))
+    text = base64.urlsafe_b64decode(signed.removeprefix(f"{fingerprint}.")).decode()
+    form, *content = json.loads(text)
     if form != FORMAT:
         return None
     user_id, reliable, unreliable, headers, seconds, issued, epoch, control_id = content
@@ -125,13 +130,14 @@ def read_ticket(scope: Scope) -> Returning | None:
         authorized_at=time.monotonic(),
         authorize=partial(authorize_again, user_id, (*reliable, *unreliable)),
         ticket_seconds=seconds,
+        stamp=partial(_issue, text.rsplit(",", 3)[0], fingerprint, mark),
     )
     repeated = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     start = {"type": "http.response.start", "status": 200, "headers": [*CONSTANT, *repeated]}
     return Returning(hold, start, ControlMark(epoch, control_id))
 
 
-def _issue(written: str, fingerprint: str, mark: Callable[[], ControlMark | None]) -> str:
+def _issue(written: str, fingerprint: str, mark: Marking) -> str:
     now = mark()
     if now is None:
         return ""

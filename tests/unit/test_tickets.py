@@ -17,6 +17,7 @@ from django_eventstream.web import tickets
 from django_eventstream.web.tickets import read_ticket, stamp_for
 
 MARK = ControlMark(0, 12)
+LATER = ControlMark(0, 15)
 CURSOR = "a:3,b%2C:4"
 START = {
     "type": "http.response.start",
@@ -83,7 +84,11 @@ def issue(request=None, **changes):
 def bring(ticket, headers=None, **changes):
     """Comes back with this ticket, in a request that is changed so."""
     brought = {"last-event-id": with_ticket(CURSOR, ticket)}
-    return read_ticket(scope({**brought, **(headers or {})}, **changes))
+    return read(scope({**brought, **(headers or {})}, **changes))
+
+
+def read(request):
+    return read_ticket(request, lambda: LATER)
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +103,15 @@ def test_a_ticket_stands_for_what_django_had_decided():
     assert returning.hold.cursor == Cursor({"a": 3, "b,": 4})
     assert returning.hold.ticket_seconds == 30
     assert returning.mark == MARK
+
+
+def test_who_is_taken_back_gets_tickets_for_the_same_again(monkeypatch):
+    first, now = bring(issue()), time.time()
+    monkeypatch.setattr(tickets.time, "time", lambda: now + 100)
+    second = bring(first.hold.stamp())
+    assert (second.start, second.mark) == (first.start, LATER)
+    assert second.hold.user_id == "7"
+    assert (second.hold.reliable, second.hold.unreliable) == (("a", "b,"), ("c",))
 
 
 def test_the_response_has_the_headers_of_the_one_before_but_no_cookie():
@@ -192,14 +206,14 @@ def test_headers_that_repeat_keep_their_order():
     ticket = (b"last-event-id", with_ticket(CURSOR, issue(request)).encode())
     request["headers"].append(ticket)
     other["headers"].append(ticket)
-    assert read_ticket(request) is not None
-    assert read_ticket(other) is None
+    assert read(request) is not None
+    assert read(other) is None
 
 
 def test_two_cursors_in_one_request_are_for_django():
     request = scope({"last-event-id": with_ticket(CURSOR, issue())})
     request["headers"].append((b"last-event-id", b"a:1"))
-    assert read_ticket(request) is None
+    assert read(request) is None
 
 
 def test_every_changed_character_spoils_a_ticket():
@@ -222,7 +236,7 @@ def test_whatever_comes_as_a_ticket_is_refused(text):
     value = f"a:1,:{text}".encode("latin-1", "replace")
     request = scope()
     request["headers"].append((b"last-event-id", value))
-    assert read_ticket(request) is None
+    assert read(request) is None
 
 
 def test_a_ticket_is_good_for_as_long_as_it_was_given(monkeypatch):
