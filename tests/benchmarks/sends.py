@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils import timezone
 
 from django_eventstream import retention, send_event, send_events
+from tests.benchmarks import predecessor
 from tests.benchmarks.figures import show
 from tests.benchmarks.stores import TITLES, assert_log, fill_with_a_million, new_channel, store
 from tests.services.databases import Database
@@ -86,6 +87,7 @@ def main() -> None:
             on_one_database(TITLES[name])
             if name == "postgres":
                 in_several_processes(database)
+    predecessor.main()
 
 
 def on_one_database(title: str) -> None:
