@@ -1,4 +1,4 @@
-"""Ids out of the counter rows: the one place that knows how databases differ.
+"""Ids out of the counter rows, however the database takes and locks them.
 
 Taking numbers locks the channel's counter row until the transaction ends, so whoever sees id n
 sees every id below it. The row is made by INSERT only when it is missing: an upsert for each
