@@ -6,16 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import threading
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from selenium.webdriver.common.by import By
 
 from tests.services import reaper
 from tests.services.deadline import wait_until
-from tests.services.demo import HOST, Demo
+from tests.services.demo import Demo
+from tests.services.gateway import gateway_without_server
 
 # What the browser itself says of a connection that ends; an error of the page reads otherwise.
 NETWORK = "Failed to load resource"
@@ -107,35 +105,6 @@ def other_page(other_browser, demo):
     page = Page(other_browser, demo)
     yield page
     assert page.errors() == []
-
-
-@contextmanager
-def gateway_without_server(port):
-    """What a proxy answers while there is nothing behind it; yields how often it was asked."""
-    asked = []
-
-    class BadGateway(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_error(502)
-
-        def log_message(self, *arguments):
-            pass
-
-    def listening() -> ThreadingHTTPServer | None:
-        # A killed process is dead before the last of its threads has let go of the port.
-        with suppress(OSError):
-            return ThreadingHTTPServer((HOST, port), BadGateway)
-        return None
-
-    with wait_until(listening) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.05])
-        thread.start()
-        try:
-            yield asked
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_two_windows_see_what_either_writes(page, other_page):

@@ -74,13 +74,14 @@
     cursor = source.lastEventId;
     find("cursor").textContent = cursor || "–";
     addRow(event);
+    // Only now is it certain from where on nothing is missed.
+    if (event.type === "stream-open") show("open");
     if (event.type === "stream-error") show("refused", textOf(event.data));
   }
 
   function connect() {
     show("connecting");
     source = new ReconnectingEventSource(page.dataset.url, { lastEventId: cursor });
-    source.onopen = () => show("open");
     source.onerror = () => show("lost");
     for (const type of new Set([...types, ...CONTROL_TYPES])) source.addEventListener(type, onEvent);
   }
