@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import IO, Any
 
 from asgiref.sync import sync_to_async
@@ -48,12 +49,13 @@ class OneThreadHandler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        response = await self._respond_in_thread(scope, body)
-        if response.closed:
-            await self.send_response(response, send)
-        else:
-            await self._stream(response, receive, send)
-            await self._close_in_thread(response)
+        with closing(body):
+            response = await self._respond_in_thread(scope, body)
+            if response.closed:
+                await self.send_response(response, send)
+            else:
+                await self._stream(response, receive, send)
+                await self._close_in_thread(response)
 
     async def _stream(self, response: HttpResponseBase, receive: Any, send: Any) -> None:
         """Send what middleware or another view streams, until the client leaves."""

@@ -1,0 +1,264 @@
+"""How the wrapper asks Django: a few at once, each in one thread, and all of Django takes part."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+
+import pytest
+from channels.routing import ProtocolTypeRouter
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_finished, request_started
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import include, path
+from django.utils.decorators import async_only_middleware, sync_only_middleware
+from django.views import View
+
+from django_eventstream.asgi import EventStreamApplication
+from django_eventstream.views import events
+from tests.visitor import Visitor
+
+MODULE = __name__
+seen: dict[str, list] = {}
+
+
+@async_only_middleware
+def in_the_loop(get_response):
+    async def middleware(request):
+        seen.setdefault("loops", []).append(asyncio.get_running_loop())
+        return await get_response(request)
+
+    return middleware
+
+
+@sync_only_middleware
+def in_a_thread(get_response):
+    def middleware(request):
+        seen.setdefault("threads", []).append(threading.current_thread())
+        return get_response(request)
+
+    return middleware
+
+
+class Gate:
+    """A middleware in which requests stay until a test lets them go."""
+
+    lock = threading.Lock()
+    opened = threading.Event()
+    inside = most = all = 0
+
+
+def gated(get_response):
+    def middleware(request):
+        with Gate.lock:
+            Gate.all += 1
+            Gate.inside += 1
+            Gate.most = max(Gate.most, Gate.inside)
+        Gate.opened.wait(10)
+        with Gate.lock:
+            Gate.inside -= 1
+        return get_response(request)
+
+    return middleware
+
+
+class ByHand(View):
+    def get(self, request):
+        seen.setdefault("by hand", []).append(threading.current_thread().name)
+        return events(request)
+
+
+async def others(request):
+    async def endless():
+        yield b"data: 1\n\n"
+        await asyncio.get_running_loop().create_future()
+
+    return StreamingHttpResponse(endless(), content_type="text/event-stream")
+
+
+async def page(request):
+    return HttpResponse("a page")
+
+
+urlpatterns = [
+    path("events/", events),
+    path("included/", include("django_eventstream.urls")),
+    path("by-hand/", ByHand.as_view()),
+    path("others/", others),
+    path("page/", page),
+]
+
+
+@pytest.fixture(autouse=True)
+def project(settings):
+    settings.ROOT_URLCONF = MODULE
+    settings.EVENTSTREAM_STORAGE_CLASS = None
+    settings.MIDDLEWARE = []
+    seen.clear()
+    Gate.opened.clear()
+    Gate.inside = Gate.most = Gate.all = 0
+
+
+def run(main):
+    asyncio.run(asyncio.wait_for(main, 15))
+
+
+async def until(is_so):
+    while not is_so():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def dismiss(*visits):
+    for visit in visits:
+        visit.cancel()
+    for visit in visits:
+        with suppress(asyncio.CancelledError):
+            await visit
+
+
+def test_middleware_of_both_kinds_takes_part_where_it_belongs(settings):
+    settings.MIDDLEWARE = [f"{MODULE}.in_a_thread", f"{MODULE}.in_the_loop"] * 2
+
+    async def main():
+        visitor = Visitor()
+        visit = visitor.begin(EventStreamApplication(ASGIHandler()))
+        await visitor.wait_for(b"stream-open")
+        assert seen["loops"] == [asyncio.get_running_loop()] * 2
+        assert len(set(seen["threads"])) == 1
+        assert seen["threads"][0] is not threading.main_thread()
+        await dismiss(visit)
+
+    run(main())
+
+
+def test_the_request_begins_and_ends_once_in_the_thread_of_the_view(settings):
+    settings.MIDDLEWARE = [f"{MODULE}.in_a_thread"]
+    told = []
+
+    def started(**kwargs):
+        told.append(("started", threading.current_thread()))
+
+    def finished(**kwargs):
+        told.append(("finished", threading.current_thread()))
+
+    async def main():
+        visitor = Visitor()
+        visit = visitor.begin(EventStreamApplication(ASGIHandler()))
+        await visitor.wait_for(b"stream-open")
+        await dismiss(visit)
+
+    request_started.connect(started)
+    request_finished.connect(finished)
+    try:
+        run(main())
+    finally:
+        request_started.disconnect(started)
+        request_finished.disconnect(finished)
+    (thread,) = seen["threads"]
+    assert told == [("started", thread), ("finished", thread)]
+
+
+@pytest.mark.parametrize("wrap", [lambda django: django, lambda d: ProtocolTypeRouter({"http": d})])
+def test_no_more_than_the_limit_are_within_django(settings, wrap):
+    settings.EVENTSTREAM_REQUEST_LIMIT = 3
+    settings.MIDDLEWARE = [f"{MODULE}.gated"]
+
+    async def main():
+        application = EventStreamApplication(wrap(ASGIHandler()))
+        visitors = [Visitor() for _ in range(10)]
+        visits = [visitor.begin(application) for visitor in visitors]
+        await until(lambda: Gate.inside == 3)
+        # Whoever asks for something else does not wait.
+        passing = Visitor("/page/", headers={"accept": "text/html"})
+        visits.append(passing.begin(application))
+        await until(lambda: Gate.inside == 4)
+        assert Gate.all == 4
+        Gate.opened.set()
+        for visitor in visitors:
+            await visitor.wait_for(b"stream-open")
+        assert Gate.all == 11
+        await dismiss(*visits)
+
+    run(main())
+
+
+def test_a_client_that_leaves_while_it_waits_costs_django_nothing(settings):
+    settings.EVENTSTREAM_REQUEST_LIMIT = 1
+    settings.MIDDLEWARE = [f"{MODULE}.gated"]
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        first, impatient, last = Visitor(), Visitor(), Visitor()
+        visits = [first.begin(application)]
+        await until(lambda: Gate.inside == 1)
+        visit = impatient.begin(application)
+        visits.append(last.begin(application))
+        impatient.is_gone.set()
+        await visit
+        assert impatient.start == {}
+        Gate.opened.set()
+        await last.wait_for(b"stream-open")
+        assert Gate.all == 2
+        await dismiss(*visits)
+
+    run(main())
+
+
+def test_streams_of_other_packages_take_no_place(settings):
+    settings.EVENTSTREAM_REQUEST_LIMIT = 1
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        foreign = [Visitor("/others/") for _ in range(3)]
+        visits = []
+        for visitor in foreign:
+            visits.append(visitor.begin(application))
+            await visitor.wait_for(b"data: 1")
+        mine = Visitor()
+        visit = mine.begin(application)
+        await mine.wait_for(b"stream-open")
+        for visitor in foreign:
+            visitor.is_gone.set()
+        await asyncio.gather(*visits)
+        await dismiss(visit)
+
+    run(main())
+
+
+def test_a_view_that_calls_ours_is_known_by_its_first_stream():
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        visits = []
+        for where in ("/by-hand/", "/by-hand/?channel=a", "/by-hand/?channel=a", "/by-hand/"):
+            visitor = Visitor(where)
+            visits.append(visitor.begin(application))
+            await visitor.wait_for(b"stream-")
+        await dismiss(*visits)
+
+    run(main())
+    # An error is no stream; after one has been seen the others are asked in the threads for them.
+    ours = [name.startswith("eventstream-request") for name in seen["by hand"]]
+    assert ours == [False, False, True, True]
+
+
+@pytest.mark.parametrize("where", ["/nowhere/", "/page/", "/events/"])
+def test_whatever_else_the_url_leads_to_is_what_django_answers(where):
+    async def main():
+        plain = await Visitor(where).visit(ASGIHandler())
+        wrapped = await Visitor(where).visit(EventStreamApplication(ASGIHandler()))
+        assert (wrapped.status, wrapped.body) == (plain.status, plain.body)
+        assert wrapped.headers == plain.headers
+
+    run(main())
+
+
+def test_a_mount_point_is_no_part_of_the_url():
+    async def main():
+        visitor = Visitor("/site/included/?channel=a")
+        visitor.scope["root_path"] = "/site"
+        visit = visitor.begin(EventStreamApplication(ASGIHandler()))
+        await visitor.wait_for(b"stream-open")
+        await dismiss(visit)
+
+    run(main())
