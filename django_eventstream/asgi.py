@@ -39,6 +39,7 @@ from django_eventstream.web.turnstile import Incoming, Turnstile
 logger = logging.getLogger(__name__)
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Stream = tuple[Hold, Receive]
 
 
 class EventStreamApplication:
@@ -61,19 +62,18 @@ class EventStreamApplication:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
         elif not asks_for_stream(scope):
-            await self._ask(self._application, scope, Incoming(receive), send)
+            await _hold(await self._ask(self._application, scope, Incoming(receive), send), send)
         elif not await _take_back(scope, receive, send):
-            await self._ask_in_turn(scope, Incoming(receive), send)
+            await _hold(await self._ask_in_turn(scope, Incoming(receive), send), send)
 
-    async def _ask_in_turn(self, scope: Scope, incoming: Incoming, send: Send) -> None:
+    async def _ask_in_turn(self, scope: Scope, incoming: Incoming, send: Send) -> _Stream | None:
         """Ask Django when there is a place, unless the request is for somebody else's stream."""
         route = self._routes.find(scope)
         if route.is_ours is False:
-            await self._ask(self._application, scope, incoming, send, route.learn)
-            return
+            return await self._ask(self._application, scope, incoming, send, route.learn)
         place = await self._turnstile.enter(incoming)
         if place is None:
-            return
+            return None
 
         def answered(has_streamed: bool) -> None:
             place.leave()
@@ -81,7 +81,7 @@ class EventStreamApplication:
 
         application = self._handler if route.is_ours else self._application
         try:
-            await self._ask(application, scope, incoming, send, answered)
+            return await self._ask(application, scope, incoming, send, answered)
         finally:
             place.leave()
 
@@ -92,15 +92,25 @@ class EventStreamApplication:
         incoming: Incoming,
         send: Send,
         answered: Callable[[bool], None] = lambda has_streamed: None,
-    ) -> None:
-        """Ask Django; hold what it says is to be held. `answered` is called when it has spoken."""
+    ) -> _Stream | None:
+        """Ask Django; return what is to be held. `answered` is called when it has spoken."""
         answer = _Answer(send, answered)
         extensions = {**(scope.get("extensions") or {}), EXTENSION: answer.offer}
         await application({**scope, "extensions": extensions}, incoming.receive, answer.send)
-        if answer.hold is not None and not incoming.is_gone:
-            start = _without_length(answer.start)
-            await send(start)
-            await hold_stream(_with_tickets(answer.hold, scope, start), incoming.receive, send)
+        if answer.hold is None or incoming.is_gone:
+            return None
+        start = _without_length(answer.start)
+        await send(start)
+        return _with_tickets(answer.hold, scope, start), incoming.rest()
+
+
+def _hold(stream: _Stream | None, send: Send) -> Awaitable[None]:
+    """Hold a stream, if there is one; nothing that led to it is kept."""
+    return _nothing() if stream is None else hold_stream(*stream, send)
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _take_back(scope: Scope, receive: Receive, send: Send) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django_eventstream.cursors import Cursor
 
@@ -36,9 +36,20 @@ class Hold:
     stamp: Callable[[], str] | None = None
     """Makes the ticket for coming back, where a wrapper would honour it; empty if it cannot now."""
 
+    def begun(self) -> Hold:
+        """Return the hold without what is needed only until the stream begins.
+
+        The channel manager's user can have a whole request behind it.
+        """
+        return replace(self, cursor=None, authorize=_nobody_asks)
+
     def has_channel(self, channel: str) -> bool:
         """Say whether the stream reads this channel."""
         return channel in self.reliable or channel in self.unreliable
+
+
+def _nobody_asks() -> None:
+    raise RuntimeError("permission is asked again only before a stream begins")
 
 
 EXTENSION = "django_eventstream"

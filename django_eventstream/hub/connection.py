@@ -74,6 +74,7 @@ class Connection:
     def start(self, current_ids: Mapping[str, int], epoch: int) -> None:
         """Begin, now that it is known where the log stands."""
         self.convoy.start(self.hold.cursor, current_ids, epoch, self.hold.stamp)
+        self.hold = self.hold.begun()
 
     def keep_alive(self) -> None:
         """Send a sign of life, unless there is something else to send."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any
 
 from django_eventstream.hub.connection import Connection
+from django_eventstream.hub.listener import Message
 
-Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 

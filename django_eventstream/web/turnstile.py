@@ -26,6 +26,10 @@ class Incoming:
         self.is_gone = self.is_gone or message["type"] == "http.disconnect"
         return message
 
+    def rest(self) -> Receive:
+        """Return what to call for the rest: the server's own `receive()` if nothing is kept."""
+        return self.receive if self._kept or self._next else self._receive
+
     async def _coming(self) -> Message:
         coming, self._next = self._next, None
         return await (self._receive() if coming is None else coming)
