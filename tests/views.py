@@ -52,6 +52,7 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "os_threads": len(os.listdir("/proc/self/task")),
             "files": len(open_files()),
             "resident_bytes": resident_pages() * resource.getpagesize(),
+            "most_resident_bytes": most_resident_kibibytes() * 1024,
             "streams_asked_for": middleware.asked["/events/"],
             "connections_opened": statements.connections.total(),
             "log_statements": dict(statements.counts),
@@ -62,3 +63,10 @@ async def stats(request: HttpRequest) -> JsonResponse:
 
 def resident_pages() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def most_resident_kibibytes() -> int:
+    [line] = [
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+    ]
+    return int(line.split()[1])

@@ -28,9 +28,12 @@ DELETE event FROM (SELECT {{first}} AS id{{others}}) expired
 STRAIGHT_JOIN {EVENT_TABLE} event ON event.id = expired.id"""
 _DELETE = f"DELETE FROM {EVENT_TABLE} WHERE id IN ({{keys}})"
 
-_ENDS = f"""
-SELECT name, value, (SELECT MIN(eid) FROM {EVENT_TABLE} WHERE channel = name AND eid > 0)
-FROM {COUNTER_TABLE} WHERE name IN ({{marks}})"""
+_OLDEST = f"(SELECT MIN(eid) FROM {EVENT_TABLE} WHERE channel = name AND eid > 0)"
+_ENDS = f"SELECT name, value, {_OLDEST} FROM {COUNTER_TABLE} WHERE name IN ({{marks}})"
+# PostgreSQL would read all counters for a thousand of them.
+_ENDS_OF_ARRAY = f"""
+SELECT name, (SELECT value FROM {COUNTER_TABLE} counter WHERE counter.name = asked.name), {_OLDEST}
+FROM unnest(%s::text[]) AS asked (name)"""
 
 
 class Row(NamedTuple):
@@ -85,7 +88,7 @@ def _expired(connection: BaseDatabaseWrapper, rows: Iterable[Row], limits: Limit
         if row.number and (keep is not None or (before is not None and row.created < before)):
             channels[row.channel].append(row)
     for channel, last, oldest in _ends(connection, list(channels)):
-        is_expired = _question(*limits(channel), last)
+        is_expired = _question(*limits(channel), last or 0)
         # Keys and ids are not in the same order where transactions were long: a run that does
         # not begin here with the channel's oldest event waits until that one is met.
         candidates = sorted(channels[channel], key=lambda row: row.number or 0)
@@ -101,13 +104,17 @@ def _question(before: datetime | None, keep: int | None, last: int) -> Callable[
     return is_expired
 
 
-def _ends(connection: BaseDatabaseWrapper, channels: list[str]) -> Iterable[tuple[str, int, int]]:
+def _ends(
+    connection: BaseDatabaseWrapper, channels: list[str]
+) -> Iterable[tuple[str, int | None, int]]:
     """Return the last id and the oldest that is kept, by channel."""
     if not channels:
         return []
-    statement = _ENDS.format(marks=", ".join(["%s"] * len(channels)))
     with connection.cursor() as cursor:
-        cursor.execute(statement, channels)
+        if connection.vendor == "postgresql":
+            cursor.execute(_ENDS_OF_ARRAY, [channels])
+        else:
+            cursor.execute(_ENDS.format(marks=", ".join(["%s"] * len(channels))), channels)
         # Without an oldest: somebody else has just removed them all.
         return [row for row in cursor.fetchall() if row[2] is not None]
 
