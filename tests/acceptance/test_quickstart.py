@@ -1,4 +1,4 @@
-"""The quickstart page, followed line by line in a new project."""
+"""The quickstart page, and the guide to ASGI, followed line by line in a new project."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,16 +22,17 @@ from tests.services.python import ROOT
 from tests.sse_client import StreamClient
 
 PAGE = (ROOT / "docs" / "quickstart.md").read_text()
+GUIDE = (ROOT / "docs" / "howto" / "asgi.md").read_text()
 
 
-def file_blocks() -> dict[str, str]:
+def file_blocks(page: str = PAGE) -> dict[str, str]:
     """File name → what the page puts into it."""
-    return dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+    return dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
 
 
-def commands(first_word: str) -> list[list[str]]:
+def commands(first_word: str, page: str = PAGE) -> list[list[str]]:
     """The commands of the page that begin with a word, split as a shell does."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     split = [shlex.split(line) for block in blocks for line in block.splitlines()]
     return [words for words in split if words[0] == first_word]
 
@@ -65,15 +68,12 @@ def project(tmp_path) -> Project:
     return Project(directory)
 
 
-@pytest.fixture
-def url(project, tmp_path):
-    [[_, application, option, _]] = commands("uvicorn")
+@contextmanager
+def served(project: Project, words: list[str]) -> Iterator[str]:
+    """The URL of a server that is started as the page says, on another port."""
     port = str(free_port())
-    for words in commands("python")[:2]:
-        output = project.python(*words[1:])
-        assert "migrat" in output or "no issues" in output
-    argv = [sys.executable, "-m", "uvicorn", application, option, port]
-    log = tmp_path / "server.log"
+    argv = [sys.executable, "-m", *(word.replace("8000", port) for word in words)]
+    log = project.directory / "server.log"
     server = ServerProcess(argv, log=log, env=project.env, cwd=project.directory)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -81,6 +81,16 @@ def url(project, tmp_path):
         yield url
     finally:
         server.kill()
+
+
+@pytest.fixture
+def url(project):
+    [words] = commands("uvicorn")
+    for python in commands("python")[:2]:
+        output = project.python(*python[1:])
+        assert "migrat" in output or "no issues" in output
+    with served(project, words) as url:
+        yield url
 
 
 def answers(url: str) -> bool:
@@ -102,3 +112,17 @@ def test_the_quickstart_works_as_it_stands(project, url):
     with StreamClient(resume, reconnect=False) as client:
         client.wait_for(lambda c: c.ids("news") == [2, 3])
         assert [json.loads(m.data) for m in client.of_type("message")] == [{"text": "It works"}] * 2
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian", "hypercorn", "daphne"])
+def test_the_servers_of_the_guide_to_asgi_hold_streams_in_the_wrapper_as_it_stands(project, server):
+    (project.directory / "mysite" / "asgi.py").write_text(file_blocks(GUIDE)["mysite/asgi.py"])
+    project.python("manage.py", "migrate")
+    [words] = commands(server, GUIDE)
+    with (
+        served(project, words) as url,
+        StreamClient(f"{url}/events/?channel=news", reconnect=False) as client,
+    ):
+        client.wait_open()
+        project.python(*commands("python")[-1][1:])
+        client.wait_for(lambda c: c.ids("news") == [1])
