@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
+import types
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -17,12 +20,13 @@ from django.core.cache import cache
 from django.core.handlers.asgi import ASGIHandler
 from django.template.loader import render_to_string
 from django.test import Client
-from django.urls import reverse
+from django.urls import re_path, reverse
 from rest_framework.settings import api_settings
 
 from django_eventstream import asend_event
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
+from tests.services.python import ROOT
 from tests.visitor import Visitor
 
 LANES = {"plain": ASGIHandler, "wrapper": lambda: EventStreamApplication(ASGIHandler())}
@@ -353,3 +357,19 @@ def test_no_two_ways_of_the_lanes_differ():
         made = [answer(lane, path).headers for lane in LANES.values()]
         for one, other in combinations(made, 2):
             assert one == other
+
+
+def test_the_code_of_the_guide_runs(lane, settings):
+    text = (Path(ROOT) / "docs/howto/drf.md").read_text()
+    names: dict = {"__name__": "guide"}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(block, names)
+    names["urlpatterns"] += [
+        re_path("^own/(?P<project>[0-9]+)/$", names["ProjectEvents"].as_view()),
+        re_path("^class/$", names["NewsViewSet"].as_view()),
+    ]
+    settings.ROOT_URLCONF = types.ModuleType("guide")
+    settings.ROOT_URLCONF.urlpatterns = names["urlpatterns"]
+    for url in ("/api/events/?channels=news", "/api/events/news/", "/api/news/", "/own/5/"):
+        assert b"stream-open" in answer(lane, url).body
+    assert answer(lane, "/class/").status == 403
