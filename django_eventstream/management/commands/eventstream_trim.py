@@ -21,8 +21,8 @@ from django_eventstream.storage.orm import DjangoModelStorage
 class Command(BaseCommand):
     help = (
         "Removes every event that is older, or further back, than its channel keeps. "
-        "Sending does this as well, a little at a time; the command is for channels that are not "
-        "sent to any more, and after EVENTSTREAM_RETENTION_… was made shorter."
+        "Sending does this as well, a little at a time, for all channels; the command is for after "
+        "EVENTSTREAM_RETENTION_… was made shorter, and for projects that have ceased to send."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
