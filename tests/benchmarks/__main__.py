@@ -21,6 +21,7 @@ from tests.benchmarks import (  # noqa: E402 - they need settings
     pushpin,
     replay,
     sends,
+    slow,
     storm,
     streams,
     trim,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "latency": latency.main,
     "pushpin": pushpin.main,
     "delivery": delivery.main,
+    "slow": slow.main,
 }
 
 
