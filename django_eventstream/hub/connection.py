@@ -98,6 +98,8 @@ class Connection:
         """The client has gone."""
         self.is_ended = True
         self._word = b""
+        # Others may be in the middle of sending to all who travelled with it.
+        self.send = _to_nobody
         self.convoy.leave(self)
 
     # What is for this client alone
@@ -108,7 +110,7 @@ class Connection:
             return
         word, self._word = self._word, b""
         if word:
-            self.is_busy = not self.send(word)
+            self.is_busy = not self._outlet.send(word)
         if self.is_ended and not self.is_busy:
             self._outlet.end(self._error)
 
@@ -120,3 +122,7 @@ class Connection:
     def _say(self, word: bytes) -> None:
         self._word = word
         self._turn.note(self)
+
+
+def _to_nobody(chunk: bytes) -> bool:
+    return True
