@@ -23,3 +23,4 @@ class DjangoEventstreamConfig(AppConfig):
         import_module("django_eventstream.checks.grip")
         import_module("django_eventstream.checks.legacy")
         import_module("django_eventstream.checks.proxies")
+        import_module("django_eventstream.checks.redis")

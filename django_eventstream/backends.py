@@ -11,19 +11,25 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
-from django_eventstream.channelmanager import ChannelManagerBase
+from django_eventstream.channelmanager import ChannelManagerBase, Retention
 from django_eventstream.conf import PREFIX, other_setting, settings
 from django_eventstream.deprecation import warn_deprecated
+from django_eventstream.events import CONTROL_CHANNEL
 from django_eventstream.feeds.base import Feed
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.storage.base import Storage
 from django_eventstream.storage.legacy import REPLACEMENT, LegacyStorage, is_legacy
 
 LOCAL_PUBLISHER = "django_eventstream.publishers.local.LocalPublisher"
+REDIS_PUBLISHER = "django_eventstream.publishers.redis.RedisPublisher"
 GRIP_PUBLISHER = "django_eventstream.publishers.grip.GripPublisher"
 CHANNELS_PUBLISHER = "django_eventstream.publishers.channels.ChannelsPublisher"
 
+REDIS_FEED = "django_eventstream.feeds.redis.RedisFeed"
 CHANNELS_FEED = "django_eventstream.feeds.channels.ChannelsFeed"
+
+CONTROL_RETENTION = Retention(seconds=3_600, count=None)
+"""What processes tell each other is of no use once every hub has read it."""
 
 _per_thread = threading.local()
 
@@ -54,7 +60,9 @@ def get_channel_manager() -> ChannelManagerBase:
 def get_publishers() -> tuple[Publisher, ...]:
     """Return every way to tell holders of connections, nearest first."""
     paths = [LOCAL_PUBLISHER]
-    if has_channel_layer():
+    if has_redis():
+        paths.append(REDIS_PUBLISHER)
+    elif has_channel_layer():
         paths.append(CHANNELS_PUBLISHER)
     if has_grip_proxies():
         paths.append(GRIP_PUBLISHER)
@@ -64,12 +72,18 @@ def get_publishers() -> tuple[Publisher, ...]:
 def make_feeds() -> tuple[Feed, ...]:
     """Return new feeds, for one hub, of everything that brings news of other processes."""
     paths = []
-    if has_channel_layer():
+    if has_redis():
+        paths.append(REDIS_FEED)
+    elif has_channel_layer():
         paths.append(CHANNELS_FEED)
-    storage = get_storage()
-    if storage is not None and storage.feed is not None:
-        paths.append(storage.feed)
-    return tuple(import_string(path)() for path in paths)
+    if (own := _feed_of_storage()) is not None:
+        paths.append(own)
+    return tuple(import_string(path)() for path in dict.fromkeys(paths))
+
+
+def has_redis() -> bool:
+    """Say whether processes tell each other of events through Redis; then no layer is needed."""
+    return settings.REDIS is not None or _feed_of_storage() == REDIS_FEED
 
 
 def has_channel_layer() -> bool:
@@ -83,9 +97,21 @@ def has_grip_proxies() -> bool:
     return bool(other_setting("GRIP_URL") or other_setting("GRIP_PROXIES"))
 
 
+def get_retention(channel: str) -> Retention:
+    """Return how much of a channel is kept, of the log's own one, too."""
+    if channel == CONTROL_CHANNEL:
+        return CONTROL_RETENTION
+    return get_channel_manager().get_retention(channel)
+
+
 def is_reliable(channel: str) -> bool:
     """Say whether events of the channel are stored."""
     return get_storage() is not None and bool(get_channel_manager().is_channel_reliable(channel))
+
+
+def _feed_of_storage() -> str | None:
+    storage = get_storage()
+    return None if storage is None else storage.feed
 
 
 def _make(name: str, path: str) -> Any:

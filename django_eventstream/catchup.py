@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from django_eventstream import sse
 from django_eventstream.cursors import Cursor, format_cursor, resolve_start
 from django_eventstream.events import Event
-from django_eventstream.exceptions import HistoryGoneError
+from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.hold import Hold
 from django_eventstream.storage.base import LogPosition, Storage
 
@@ -88,6 +88,8 @@ class _CatchUp:
                 self._positions[name] = max(self._current[name], gone.oldest - 1)
                 self._add(sse.encode_reset({name: "expired"}, self._cursor()))
                 continue
+            if found and found[0].epoch not in (None, self._epoch):
+                raise StorageUnavailableError("the event log has begun anew meanwhile")
             yield from found
             if len(found) < PAGE_SIZE:
                 return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings as django_settings
 
 PREFIX = "EVENTSTREAM_"
+
+REDIS_EXAMPLE = '{"host": "127.0.0.1", "port": 6379, "db": 0}'
+"""What REDIS and STORAGE_CONNECTION look like."""
 
 
 class Settings:
@@ -45,6 +48,15 @@ class Settings:
 
     CHANNEL_LAYER: str | None = "default"
     """The channel layer to other processes; unused where CHANNEL_LAYERS does not have it."""
+
+    REDIS: Mapping[str, Any] | None = None
+    """Options of `redis.Redis()`: processes tell each other of events through this server."""
+
+    STORAGE_CONNECTION: Mapping[str, Any] | None = None
+    """The same, for `RedisStorage`; without it that one uses the server in REDIS."""
+
+    REDIS_PREFIX: str = "eventstream"
+    """What names in Redis begin with: another one for each project that shares a server."""
 
     POSTGRES_NOTIFY: bool = True
     """Wake other processes by NOTIFY. Turn off behind a pooler that cannot LISTEN."""

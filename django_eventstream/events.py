@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CONTROL_CHANNEL = "__eventstream__"
 """The log's own channel, by which processes tell each other of more than events.
@@ -43,9 +43,12 @@ class Event:
     skip_user_ids: frozenset[str] = _NOBODY
     """Users, by primary key as text, who do not get this event."""
 
-    def with_id(self, id: int) -> Event:  # noqa: A002
+    epoch: int | None = field(default=None, compare=False, repr=False)
+    """Which life of the log its id belongs to, where the log can begin anew by itself."""
+
+    def with_id(self, id: int, epoch: int | None = None) -> Event:  # noqa: A002
         """Return the same event at its place in the log."""
-        return Event(self.channel, self.type, self.data, id, self.skip_user_ids)
+        return Event(self.channel, self.type, self.data, id, self.skip_user_ids, epoch)
 
 
 def validate_channel(channel: object) -> str:

@@ -6,7 +6,9 @@ EventStreamError
 ├── SessionEndedError          the client comes back after an error that ended its stream for good
 ├── StorageUnavailableError    the log cannot be read or written now; trying again later makes sense
 ├── HistoryGoneError           events after a position are no longer kept
-└── PublishError               an event is stored, but a proxy or a broker did not take the hint
+├── PublishError               an event is stored, but a proxy or a broker did not take the hint
+├── IncompatibleSettings       a setting that a backend needs is missing, or of no use
+└── RedisPackageIsNotAvailable  the settings name a Redis, and the package redis is not installed
 """
 
 from __future__ import annotations
@@ -77,3 +79,11 @@ class HistoryGoneError(EventStreamError):
 
 class PublishError(EventStreamError):
     """A proxy or broker did not take the hint; the events themselves are in the log."""
+
+
+class IncompatibleSettings(EventStreamError):
+    """A setting that a backend needs is missing, or of no use; the message names it."""
+
+
+class RedisPackageIsNotAvailable(EventStreamError):
+    """The settings name a Redis, and the package `redis` is not installed."""

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from django_eventstream.backends import get_channel_manager, get_storage
+from django_eventstream.backends import get_retention, get_storage
 from django_eventstream.channelmanager import Retention
 from django_eventstream.conf import settings
 from django_eventstream.events import CONTROL_CHANNEL, Event
@@ -37,9 +37,6 @@ CHANNELS_REMEMBERED = 1_000
 
 Kept = tuple[datetime | None, int | None]
 """What is kept of a channel: events since then, and so many."""
-
-CONTROL_RETENTION = Retention(seconds=3_600, count=None)
-"""What processes tell each other is of no use once every hub has read it."""
 
 
 class Housekeeper:
@@ -101,10 +98,7 @@ class _Limits:
 
     def of(self, channel: str) -> Kept:
         """Answer for this channel, or raise what the project's channel manager raises."""
-        is_control = channel == CONTROL_CHANNEL
-        return self._since(
-            CONTROL_RETENTION if is_control else get_channel_manager().get_retention(channel)
-        )
+        return self._since(get_retention(channel))
 
     def may_expire(self, created: datetime | None) -> bool:
         """Say whether events that are younger than this may have expired, as far as is known."""

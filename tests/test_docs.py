@@ -50,11 +50,10 @@ def test_a_quantity_is_documented_with_its_unit(name):
 
 
 def test_no_page_speaks_of_a_setting_that_does_not_exist():
-    old = {"REDIS", "STORAGE_CONNECTION"}
     for page in [*PAGES, ROOT / "README.md"]:
         named = set(re.findall(rf"\b{PREFIX}([A-Z_]+[A-Z])\b", page.read_text()))
         others = {"REQUIRE_SERVICES"} if page.name == "testing.md" else set()
-        assert named <= {*SETTINGS, *old, *others}, page
+        assert named <= {*SETTINGS, *others}, page
 
 
 def test_every_check_is_documented_and_every_documented_check_exists():

@@ -36,23 +36,14 @@ NUMBERS = {
 
 SWITCHES = ("POSTGRES_NOTIFY", "ALLOW_CREDENTIALS")
 
-NOT_YET = {
-    "REDIS": "Processes hear of each other's events through the database, or a channel layer.",
-    "STORAGE_CONNECTION": "Events are stored in the project's database.",
-}
-"""Settings of django-eventstream 5.3.4 that nothing reads in this release, and what is instead."""
-
 
 @register(TAG)
 def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
-    """W001, W002: a name that nobody reads."""
+    """W001: a name that nobody reads."""
     known = [name for name in vars(Settings) if name.isupper()]
     for given in given_names():
         name = given.removeprefix(PREFIX)
-        if name in NOT_YET:
-            text = f"{given} is not used by this release."
-            yield warning("eventstream.W002", text, NOT_YET[name])
-        elif name not in known:
+        if name not in known:
             close = get_close_matches(name, known, 1, 0.6)
             text = f"{given} is not a setting of django_eventstream."
             hint = f"Did you mean {PREFIX}{close[0]}?" if close else "See the settings reference."

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from django_eventstream.conf import settings
 from django_eventstream.feeds.base import Listener
 from django_eventstream.feeds.broker import BrokerFeed
-from django_eventstream.publishers.layer import (
-    GROUP,
-    is_in_memory,
-    make_layer,
-    this_process,
-    unpack,
-)
+from django_eventstream.feeds.hearing import Hearing
+from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer
 
 Result = TypeVar("Result")
 
@@ -27,8 +21,6 @@ REJOIN_SECONDS = 5.0
 without its data, which the client may not even notice: it connects again by itself."""
 
 LEAVE_SECONDS = 1.0
-
-SENDERS_REMEMBERED = 1_000
 
 
 async def within(awaitable: Awaitable[Result], seconds: float) -> Result:
@@ -52,7 +44,7 @@ class ChannelsFeed(BrokerFeed):
         self._alias: str = settings.CHANNEL_LAYER or ""
         self._timeout = settings.PUBLISH_TIMEOUT
         self._layer: Any = None
-        self._last_numbers: OrderedDict[str, int] = OrderedDict()
+        self._hearing = Hearing()
 
     async def follow(self, listener: Listener) -> None:
         """See `Feed.follow()`."""
@@ -94,26 +86,4 @@ class ChannelsFeed(BrokerFeed):
         while True:
             # No timeout: channels_redis may lose a message when this is cancelled.
             message = await layer.receive(channel)
-            self._hear(message, listener)
-
-    def _hear(self, message: Mapping[str, Any], listener: Listener) -> None:
-        try:
-            news = unpack(message)
-        except (KeyError, TypeError, ValueError):
-            # Of another version of this package, during a deploy.
-            listener.look()
-            return
-        if news.sender == this_process().token:
-            return
-        is_new = self._is_new(news.sender, news.number)
-        # Ids tell whether a stored event is new.
-        listener.offer(event for event in news.events if is_new or event.id is not None)
-        for name, last_id in news.hints:
-            listener.hint(name, last_id)
-
-    def _is_new(self, sender: str, number: int) -> bool:
-        last = self._last_numbers.pop(sender, -1)
-        self._last_numbers[sender] = max(last, number)
-        if len(self._last_numbers) > SENDERS_REMEMBERED:
-            self._last_numbers.popitem(last=False)
-        return number > last
+            self._hearing.hear(message, listener)

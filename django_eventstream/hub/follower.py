@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.hub.channel import HeldChannel, Reader
 from django_eventstream.hub.log import LogReader
@@ -17,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 """Pause after the log could not be reached; hints meanwhile are kept."""
+
+
+OTHER_LIFE_SECONDS = 0.05
+"""Pause after the log turned out to have begun anew, until it was asked where it stands."""
 
 
 class LogFollower:
@@ -94,6 +99,10 @@ class LogFollower:
             self._tasks.ensure("relay", partial(self._relay, sorted(position.unnumbered)))
         return position.ids
 
+    def is_of_our_life(self, event: Event) -> bool:
+        """Say whether the event's id means what the hub's own ids mean."""
+        return event.epoch is None or event.epoch == self.epoch
+
     def schedule_read(self, channel: HeldChannel) -> None:
         """Read what the channel is missing, unless that is being done."""
         self._tasks.ensure(("read", channel), partial(self._read, channel))
@@ -114,7 +123,10 @@ class LogFollower:
             except StorageUnavailableError:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                if life == channel.life:
+                if events and not self.is_of_our_life(events[0]):
+                    self.look()
+                    await asyncio.sleep(OTHER_LIFE_SECONDS)
+                elif life == channel.life:
                     channel.take_read(after, events)
 
     async def _relay(self, channels: list[str]) -> None:

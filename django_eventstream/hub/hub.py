@@ -149,6 +149,10 @@ class Hub:
     def offer(self, events: Iterable[Event]) -> None:
         """Take events that somebody passed on; they may be old, doubled or out of order."""
         for event in events:
+            if self._follower is not None and not self._follower.is_of_our_life(event):
+                # Its id may follow by chance on those of the life before.
+                self._follower.look()
+                continue
             if (channel := self._channels.get(event.channel)) is not None:
                 channel.offer(event)
             if (channel := self._loose_channels.get(event.channel)) is not None:

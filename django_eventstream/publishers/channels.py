@@ -10,7 +10,8 @@ from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.publishers.background import BackgroundSender, Send
 from django_eventstream.publishers.base import Publisher
-from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer, pack
+from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer
+from django_eventstream.publishers.messages import pack
 
 
 class ChannelsPublisher(Publisher):

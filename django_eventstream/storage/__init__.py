@@ -8,6 +8,9 @@ from typing import Any
 _HOMES = {
     "Storage": "django_eventstream.storage.base",
     "DjangoModelStorage": "django_eventstream.storage.orm",
+    "RedisStorage": "django_eventstream.storage.redis",
+    "IncompatibleSettings": "django_eventstream.exceptions",
+    "RedisPackageIsNotAvailable": "django_eventstream.exceptions",
     # Of django-eventstream 5, whose classes go on working.
     "EventDoesNotExist": "django_eventstream.storage.legacy",
     "StorageBase": "django_eventstream.storage.legacy",

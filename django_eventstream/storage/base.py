@@ -96,6 +96,21 @@ class Storage(ABC):
         """
         return Sweep()
 
+    def begin_epoch(self) -> int:
+        """Start a new life of the log, in which every cursor handed out before is void.
+
+        Returns its number, which no life before had. Raises NotImplementedError where the log
+        has but one life.
+        """
+        raise NotImplementedError
+
+    def get_channels(self) -> list[str]:
+        """List every channel that was ever sent to, by name. For commands: it may take a while.
+
+        Raises NotImplementedError where nobody keeps count.
+        """
+        raise NotImplementedError
+
     def is_in_transaction(self) -> bool:
         """Say whether an event sent now must wait for the commit of the caller's transaction."""
         return bool(transaction.get_connection().in_atomic_block)

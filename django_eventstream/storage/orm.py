@@ -158,6 +158,13 @@ class DjangoModelStorage(LegacyMethods):
             row.save(using=alias)
         return row.value
 
+    def get_channels(self) -> list[str]:
+        """See `Storage.get_channels()`."""
+        connection = self._connection
+        counters = models.EventCounter.objects.using(connection.alias).exclude(name=EPOCH_NAME)
+        with translated_errors(connection):
+            return list(counters.order_by("name").values_list("name", flat=True))
+
     @property
     def alias(self) -> str:
         # Reads come from where is written: a replica may be behind the hints.

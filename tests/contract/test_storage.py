@@ -1,7 +1,8 @@
-"""The log keeps the contract of `Storage`, on each database."""
+"""The log keeps the contract of `Storage`, on each database and on Redis."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -14,37 +15,62 @@ from django.utils import timezone
 from django_eventstream import models
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
-from django_eventstream.storage import DjangoModelStorage
+from django_eventstream.storage import DjangoModelStorage, RedisStorage
+from django_eventstream.storage.base import Storage
 from django_eventstream.storage.orm import EPOCH_NAME
+from tests.conftest import opened
+from tests.redis_log import age_stream, delete_entry, redis_log
 from tests.services.databases import Database
 from tests.services.deadline import wait_until
 
 
 @pytest.fixture
-def log(database: Database) -> DjangoModelStorage:
+def db_log(database: Database) -> DjangoModelStorage:
+    """For what only a database can do: an outbox, and rows that anybody can write."""
     return DjangoModelStorage(using=database.alias)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb", "redis"])
+def log(request, database_of, django_db_blocker) -> Iterator[Storage]:
+    """Every kind of log in turn, empty."""
+    if request.param == "redis":
+        yield redis_log(request.getfixturevalue("redis_server"))
+    else:
+        with opened(request.param, database_of, django_db_blocker) as database:
+            yield DjangoModelStorage(using=database.alias)
 
 
 def events_of(channel: str, *texts: str) -> list[Event]:
     return [Event(channel, "message", text) for text in texts]
 
 
-def read_all(log: DjangoModelStorage, channel: str, after: int = 0) -> list[tuple[int, str]]:
+def read_all(log: Storage, channel: str, after: int = 0) -> list[tuple[int, str]]:
     return [(event.id, event.data) for event in log.read(channel, after, 100_000)]
 
 
-def ids(log: DjangoModelStorage, channel: str, after: int = 0) -> list[int]:
+def ids(log: Storage, channel: str, after: int = 0) -> list[int]:
     return [event_id for event_id, _ in read_all(log, channel, after)]
 
 
-def last_ids(log: DjangoModelStorage, *channels: str) -> dict[str, int]:
+def last_ids(log: Storage, *channels: str) -> dict[str, int]:
     return dict(log.get_position(channels).ids)
 
 
-def age(log: DjangoModelStorage, channel: str, up_to: int, **ago: float) -> None:
+def age(log: Storage, channel: str, up_to: int, **ago: float) -> None:
     """Makes the events up to an id as old as that."""
+    if isinstance(log, RedisStorage):
+        age_stream(log, channel, up_to, timedelta(**ago))
+        return
     rows = models.Event.objects.using(log.alias).filter(channel=channel, eid__lte=up_to)
     rows.update(created=timezone.now() - timedelta(**ago))
+
+
+def delete_by_hand(log: Storage, channel: str, event_id: int) -> None:
+    """Removes one event, as nobody should."""
+    if isinstance(log, RedisStorage):
+        delete_entry(log, channel, event_id)
+    else:
+        models.Event.objects.using(log.alias).filter(channel=channel, eid=event_id).delete()
 
 
 # Sending
@@ -109,12 +135,18 @@ def test_every_text_comes_back_as_it_was(log):
 
 @pytest.mark.parametrize("channel", ["💥", "user:5", "a,b", "%", "x" * 255, "ä" * 255, "💥" * 255])
 def test_every_channel_name_is_possible(log, channel):
-    log.append(events_of(channel, "1"))
-    with transaction.atomic(log.alias):
-        log.stage(events_of(channel, "2"))
-    log.number(channel)
+    log.append(events_of(channel, "1", "2"))
     assert read_all(log, channel) == [(1, "1"), (2, "2")]
     assert last_ids(log, channel) == {channel: 2}
+    assert log.get_channels() == [channel]
+
+
+@pytest.mark.parametrize("channel", ["💥", "a,b", "%", "x" * 255, "ä" * 255, "💥" * 255])
+def test_staging_works_for_every_channel_name(db_log, channel):
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of(channel, "1"))
+    db_log.number(channel)
+    assert read_all(db_log, channel) == [(1, "1")]
 
 
 def test_names_that_are_only_alike_are_different_channels(log):
@@ -133,67 +165,70 @@ def test_who_skips_an_event_is_kept_with_it(log):
     assert [event.skip_user_ids for event in log.read("a", 0, 9)] == [{"7", "ü"}, frozenset()]
 
 
-def test_an_append_that_fails_stores_nothing_and_takes_no_ids(log):
-    log.append(events_of("a", "1"))
-    taken = models.Event.objects.using(log.alias).create(channel="b", type="t", data="", eid=2)
-    models.EventCounter.objects.using(log.alias).create(name="b", value=0)
+def test_an_append_that_fails_stores_nothing_and_takes_no_ids(db_log):
+    db_log.append(events_of("a", "1"))
+    taken = models.Event.objects.using(db_log.alias).create(channel="b", type="t", data="", eid=2)
+    models.EventCounter.objects.using(db_log.alias).create(name="b", value=0)
     with pytest.raises(StorageUnavailableError):
-        log.append(events_of("a", "2") + events_of("b", "1", "2"))
-    assert last_ids(log, "a", "b") == {"a": 1, "b": 0}
+        db_log.append(events_of("a", "2") + events_of("b", "1", "2"))
+    assert last_ids(db_log, "a", "b") == {"a": 1, "b": 0}
     taken.delete()
-    assert [event.id for event in log.append(events_of("a", "2") + events_of("b", "1"))] == [2, 1]
+    assert [event.id for event in db_log.append(events_of("a", "2") + events_of("b", "1"))] == [
+        2,
+        1,
+    ]
 
 
 # Staging
 
 
-def test_a_staged_event_is_not_there_until_it_is_numbered(log):
-    with transaction.atomic(log.alias):
-        log.stage(events_of("a", "1", "2"))
-    assert read_all(log, "a") == []
-    assert last_ids(log, "a") == {"a": 0}
-    numbered = log.number("a")
+def test_a_staged_event_is_not_there_until_it_is_numbered(db_log):
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", "1", "2"))
+    assert read_all(db_log, "a") == []
+    assert last_ids(db_log, "a") == {"a": 0}
+    numbered = db_log.number("a")
     assert [(event.id, event.data) for event in numbered] == [(1, "1"), (2, "2")]
-    assert read_all(log, "a") == [(1, "1"), (2, "2")]
-    assert log.number("a") == []
+    assert read_all(db_log, "a") == [(1, "1"), (2, "2")]
+    assert db_log.number("a") == []
 
 
-def test_numbering_takes_what_every_transaction_left_of_that_channel_only(log):
+def test_numbering_takes_what_every_transaction_left_of_that_channel_only(db_log):
     for text in "xy":
-        with transaction.atomic(log.alias):
-            log.stage([*events_of("a", text), *events_of("b", text)])
-    log.append(events_of("a", "sent meanwhile"))
-    assert [event.id for event in log.number("a")] == [2, 3]
-    assert read_all(log, "a") == [(1, "sent meanwhile"), (2, "x"), (3, "y")]
-    assert read_all(log, "b") == []
+        with transaction.atomic(db_log.alias):
+            db_log.stage([*events_of("a", text), *events_of("b", text)])
+    db_log.append(events_of("a", "sent meanwhile"))
+    assert [event.id for event in db_log.number("a")] == [2, 3]
+    assert read_all(db_log, "a") == [(1, "sent meanwhile"), (2, "x"), (3, "y")]
+    assert read_all(db_log, "b") == []
 
 
-def test_staged_events_that_are_rolled_back_take_no_id(log):
-    with transaction.atomic(log.alias):
-        log.stage(events_of("a", "never"))
-        transaction.set_rollback(True, using=log.alias)
-    assert log.number("a") == []
-    log.append(events_of("a", "first"))
-    assert read_all(log, "a") == [(1, "first")]
+def test_staged_events_that_are_rolled_back_take_no_id(db_log):
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", "never"))
+        transaction.set_rollback(True, using=db_log.alias)
+    assert db_log.number("a") == []
+    db_log.append(events_of("a", "first"))
+    assert read_all(db_log, "a") == [(1, "first")]
 
 
-def test_thousands_of_staged_events_are_numbered_in_their_order(log):
-    with transaction.atomic(log.alias):
-        log.stage(events_of("a", *map(str, range(3_000))))
-    assert len(log.number("a")) == 3_000
-    assert read_all(log, "a") == [(n + 1, str(n)) for n in range(3_000)]
+def test_thousands_of_staged_events_are_numbered_in_their_order(db_log):
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", *map(str, range(3_000))))
+    assert len(db_log.number("a")) == 3_000
+    assert read_all(db_log, "a") == [(n + 1, str(n)) for n in range(3_000)]
 
 
-def test_staged_events_between_those_of_other_channels_are_numbered_in_their_order(log):
-    with transaction.atomic(log.alias):
+def test_staged_events_between_those_of_other_channels_are_numbered_in_their_order(db_log):
+    with transaction.atomic(db_log.alias):
         for n in range(30):
-            log.stage(events_of("ab"[n % 3 > 0], str(n)))
-    assert [event.id for event in log.number("a")] == list(range(1, 11))
-    assert read_all(log, "a") == [(i, str(n)) for i, n in enumerate(range(0, 30, 3), 1)]
-    assert read_all(log, "b") == []
+            db_log.stage(events_of("ab"[n % 3 > 0], str(n)))
+    assert [event.id for event in db_log.number("a")] == list(range(1, 11))
+    assert read_all(db_log, "a") == [(i, str(n)) for i, n in enumerate(range(0, 30, 3), 1)]
+    assert read_all(db_log, "b") == []
     others = [n for n in range(30) if n % 3]
-    log.number("b")
-    assert read_all(log, "b") == [(i, str(n)) for i, n in enumerate(others, 1)]
+    db_log.number("b")
+    assert read_all(db_log, "b") == [(i, str(n)) for i, n in enumerate(others, 1)]
 
 
 @pytest.mark.parametrize("takes_all", [False, True])
@@ -229,20 +264,20 @@ def waits_for_a_lock(database: Database) -> bool:
     return database.server.sql(question) == "1"
 
 
-def test_a_channel_with_events_left_behind_is_found_after_a_second(log):
-    with transaction.atomic(log.alias):
-        log.stage([*events_of("a", "1", "2"), *events_of("b", "1")])
-    assert log.get_position([]).unnumbered == frozenset()
-    models.Event.objects.using(log.alias).update(created=timezone.now() - timedelta(seconds=2))
-    assert log.get_position([]).unnumbered == {"a", "b"}
-    log.number("a")
-    assert log.get_position(["a"]).unnumbered == {"b"}
+def test_a_channel_with_events_left_behind_is_found_after_a_second(db_log):
+    with transaction.atomic(db_log.alias):
+        db_log.stage([*events_of("a", "1", "2"), *events_of("b", "1")])
+    assert db_log.get_position([]).unnumbered == frozenset()
+    models.Event.objects.using(db_log.alias).update(created=timezone.now() - timedelta(seconds=2))
+    assert db_log.get_position([]).unnumbered == {"a", "b"}
+    db_log.number("a")
+    assert db_log.get_position(["a"]).unnumbered == {"b"}
 
 
-def test_an_event_left_behind_is_found_without_anyone_changing_clocks(log):
-    with transaction.atomic(log.alias):
-        log.stage(events_of("a", "1"))
-    wait_until(lambda: log.get_position([]).unnumbered == {"a"})
+def test_an_event_left_behind_is_found_without_anyone_changing_clocks(db_log):
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", "1"))
+    wait_until(lambda: db_log.get_position([]).unnumbered == {"a"})
 
 
 # Reading
@@ -273,7 +308,7 @@ def test_a_page_that_is_full_before_a_hole_tells_of_it_later(log):
     with pytest.raises(HistoryGoneError) as raised:
         log.read("a", 0, 100, 1)
     assert raised.value.oldest == 2
-    models.Event.objects.using(log.alias).filter(channel="a", eid=4).delete()
+    delete_by_hand(log, "a", 4)
     assert [event.id for event in log.read("a", 1, 100, 10_000)] == [2, 3]
 
 
@@ -314,7 +349,7 @@ def test_a_position_older_than_a_page_before_the_oldest_is_told_too(log):
 def test_events_before_a_hole_are_delivered_and_the_hole_is_told(log):
     """Somebody deleted rows by hand; a read that only met the hole had withheld good events."""
     log.append(events_of("a", *"12345"))
-    models.Event.objects.using(log.alias).filter(channel="a", eid=3).delete()
+    delete_by_hand(log, "a", 3)
     assert [event.id for event in log.read("a", 0, 10)] == [1, 2]
     with pytest.raises(HistoryGoneError) as raised:
         log.read("a", 2, 10)
@@ -326,7 +361,7 @@ def test_the_position_of_many_channels_is_one_answer(log):
     names = [f"c{n}" for n in range(12_000)]
     position = log.get_position(names)
     assert position.ids == {f"c{n}": n % 3 if n < 500 else 0 for n in range(12_000)}
-    assert position.epoch == 0
+    assert position.epoch == log.get_position([]).epoch
     assert position.unnumbered == frozenset()
 
 
@@ -368,14 +403,14 @@ def test_trimming_goes_in_batches(log):
     assert ids(log, "a", after=20) == [21, 22, 23, 24, 25]
 
 
-def test_trimming_never_makes_a_hole(log):
+def test_trimming_never_makes_a_hole(db_log):
     """An event of a long transaction is older than those numbered before it."""
-    log.append(events_of("a", *"12345"))
-    age(log, "a", up_to=5, hours=2)
-    rows = models.Event.objects.using(log.alias)
+    db_log.append(events_of("a", *"12345"))
+    age(db_log, "a", up_to=5, hours=2)
+    rows = models.Event.objects.using(db_log.alias)
     rows.filter(channel="a", eid=3).update(created=timezone.now())
-    assert log.trim("a", timezone.now() - timedelta(hours=1), None, 100) == 2
-    assert ids(log, "a", after=2) == [3, 4, 5]
+    assert db_log.trim("a", timezone.now() - timedelta(hours=1), None, 100) == 2
+    assert ids(db_log, "a", after=2) == [3, 4, 5]
 
 
 def test_trimming_without_a_limit_or_an_event_removes_nothing(log):
@@ -385,11 +420,11 @@ def test_trimming_without_a_limit_or_an_event_removes_nothing(log):
     assert log.trim("unknown", timezone.now(), 1, 100) == 0
 
 
-def test_trimming_leaves_staged_events_alone(log):
-    with transaction.atomic(log.alias):
-        log.stage(events_of("a", "1"))
-    assert log.trim("a", timezone.now() + timedelta(hours=1), 0, 100) == 0
-    assert [event.id for event in log.number("a")] == [1]
+def test_trimming_leaves_staged_events_alone(db_log):
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", "1"))
+    assert db_log.trim("a", timezone.now() + timedelta(hours=1), 0, 100) == 0
+    assert [event.id for event in db_log.number("a")] == [1]
 
 
 def test_an_id_is_not_used_again_after_everything_was_trimmed(log):
@@ -398,59 +433,68 @@ def test_an_id_is_not_used_again_after_everything_was_trimmed(log):
     assert [event.id for event in log.append(events_of("a", "2"))] == [2]
 
 
-def test_a_counter_deleted_by_hand_goes_on_after_the_events_that_are_there(log):
-    log.append(events_of("a", *"123"))
-    models.EventCounter.objects.using(log.alias).filter(name="a").delete()
-    assert [event.id for event in log.append(events_of("a", *"45"))] == [4, 5]
-    models.EventCounter.objects.using(log.alias).filter(name="a").delete()
-    with transaction.atomic(log.alias):
-        log.stage(events_of("a", "6"))
-    assert [event.id for event in log.number("a")] == [6]
+def test_a_counter_deleted_by_hand_goes_on_after_the_events_that_are_there(db_log):
+    db_log.append(events_of("a", *"123"))
+    models.EventCounter.objects.using(db_log.alias).filter(name="a").delete()
+    assert [event.id for event in db_log.append(events_of("a", *"45"))] == [4, 5]
+    models.EventCounter.objects.using(db_log.alias).filter(name="a").delete()
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", "6"))
+    assert [event.id for event in db_log.number("a")] == [6]
 
 
 # Epochs
 
 
-def test_the_first_epoch_is_zero_and_each_later_one_is_higher(log):
+def test_each_epoch_is_higher_than_the_one_before(log):
     log.append(events_of("a", "1"))
-    assert log.get_position(["a"]).epoch == 0
     first = log.begin_epoch()
     assert log.get_position(["a"]).epoch == first
     assert log.begin_epoch() > first
     assert last_ids(log, "a") == {"a": 1}
 
 
-def test_two_restores_of_one_backup_begin_different_epochs(log):
+def test_the_first_epoch_in_a_database_is_zero(db_log):
+    db_log.append(events_of("a", "1"))
+    assert db_log.get_position(["a"]).epoch == 0
+
+
+def test_two_restores_of_one_backup_begin_different_epochs(db_log):
     earlier = int(timezone.now().timestamp()) - 1
-    assert log.begin_epoch() > earlier
+    assert db_log.begin_epoch() > earlier
 
 
-def test_the_row_of_the_epoch_is_no_channel(log):
+def test_the_epoch_is_no_channel(log):
     log.begin_epoch()
+    assert log.get_channels() == []
     assert last_ids(log, "a") == {"a": 0}
 
 
 # What the predecessor left
 
 
-def test_rows_of_the_predecessor_are_read_right(log):
+def test_rows_of_the_predecessor_are_read_right(db_log):
     """It encoded twice what `json_encode=True` sent, and kept an empty row with the id 0."""
-    rows = models.Event.objects.using(log.alias)
+    rows = models.Event.objects.using(db_log.alias)
     rows.create(channel="a", type="", data="", eid=0)
     rows.create(channel="a", type="message", data='"{\\"text\\": \\"hello\\"}"', eid=1)
     rows.create(channel="a", type="message", data='"plain"', eid=2)
     rows.create(channel="a", type="message", data='{"not": "text"}', eid=3)
-    models.EventCounter.objects.using(log.alias).create(name="a", value=3)
-    assert read_all(log, "a") == [(1, '{"text": "hello"}'), (2, "plain"), (3, '{"not": "text"}')]
-    assert [event.id for event in log.append(events_of("a", "4"))] == [4]
-    assert log.trim("a", timezone.now() + timedelta(hours=1), None, 100) == 4
-    assert log.get_position(["a"]).unnumbered == frozenset()
+    models.EventCounter.objects.using(db_log.alias).create(name="a", value=3)
+    assert read_all(db_log, "a") == [
+        (1, '{"text": "hello"}'),
+        (2, "plain"),
+        (3, '{"not": "text"}'),
+    ]
+    assert [event.id for event in db_log.append(events_of("a", "4"))] == [4]
+    assert db_log.trim("a", timezone.now() + timedelta(hours=1), None, 100) == 4
+    assert db_log.get_position(["a"]).unnumbered == frozenset()
 
 
-def test_a_row_saved_by_hand_is_an_event_like_any_other(log):
-    models.Event.objects.using(log.alias).create(channel="a", type="message", data='"by hand"')
-    wait_until(lambda: log.get_position([]).unnumbered == {"a"})
-    assert [(event.id, event.data) for event in log.number("a")] == [(1, "by hand")]
+def test_a_row_saved_by_hand_is_an_event_like_any_other(db_log):
+    models.Event.objects.using(db_log.alias).create(channel="a", type="message", data='"by hand"')
+    wait_until(lambda: db_log.get_position([]).unnumbered == {"a"})
+    assert [(event.id, event.data) for event in db_log.number("a")] == [(1, "by hand")]
 
 
 # Isolation
@@ -515,24 +559,24 @@ def use_every_way(log: DjangoModelStorage) -> None:
 # Errors
 
 
-def test_a_log_inside_a_transaction_of_the_caller_says_so(log):
-    assert not log.is_in_transaction()
-    with transaction.atomic(log.alias):
-        assert log.is_in_transaction()
+def test_a_log_inside_a_transaction_of_the_caller_says_so(db_log):
+    assert not db_log.is_in_transaction()
+    with transaction.atomic(db_log.alias):
+        assert db_log.is_in_transaction()
 
 
-def test_a_log_without_autocommit_counts_as_in_a_transaction(log):
-    transaction.set_autocommit(False, using=log.alias)
+def test_a_log_without_autocommit_counts_as_in_a_transaction(db_log):
+    transaction.set_autocommit(False, using=db_log.alias)
     try:
-        assert log.is_in_transaction()
-        log.stage(events_of("a", "1"))
-        transaction.rollback(using=log.alias)
-        assert log.number("a") == []
-        log.stage(events_of("a", "2"))
-        transaction.commit(using=log.alias)
+        assert db_log.is_in_transaction()
+        db_log.stage(events_of("a", "1"))
+        transaction.rollback(using=db_log.alias)
+        assert db_log.number("a") == []
+        db_log.stage(events_of("a", "2"))
+        transaction.commit(using=db_log.alias)
     finally:
-        transaction.set_autocommit(True, using=log.alias)
-    assert [(event.id, event.data) for event in log.number("a")] == [(1, "2")]
+        transaction.set_autocommit(True, using=db_log.alias)
+    assert [(event.id, event.data) for event in db_log.number("a")] == [(1, "2")]
 
 
 def test_the_default_database_is_the_one_that_routers_choose(default_database):

@@ -23,7 +23,8 @@ from django_eventstream.feeds.postgres import PostgresFeed
 from django_eventstream.publishers import background
 from django_eventstream.publishers.background import BackgroundSender
 from django_eventstream.publishers.channels import ChannelsPublisher
-from django_eventstream.publishers.layer import GROUP, make_layer, pack, this_process
+from django_eventstream.publishers.layer import GROUP, make_layer
+from django_eventstream.publishers.messages import pack, this_process
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
 from tests.services.deadline import wait_until
@@ -265,7 +266,7 @@ class TestChannelsPublisher:
             code = """
 from django_eventstream.events import Event
 from django_eventstream.publishers.channels import ChannelsPublisher
-from django_eventstream.publishers.layer import this_process
+from django_eventstream.publishers.messages import this_process
 ChannelsPublisher().publish([Event("c", "m", str(n), n) for n in range(1, 1001)], wait=True)
 print(this_process().token)
 """

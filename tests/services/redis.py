@@ -10,14 +10,21 @@ from tests.services.service import Service
 
 
 class Redis(Service):
-    """With `appendonly`, killed, it keeps what it acknowledged; without, it comes back empty."""
+    """With `appendonly`, killed, it keeps what it acknowledged; without, it comes back empty.
+
+    With `fsync="everysec"` it keeps it as well, when nothing but its process ends; it does not
+    promise that.
+    """
 
     name = "redis"
 
-    def __init__(self, *, appendonly: bool = False, port: int | None = None) -> None:
+    def __init__(
+        self, *, appendonly: bool = False, fsync: str = "always", port: int | None = None
+    ) -> None:
         self.program = program("redis-server", "redis-server")
         super().__init__(port)
         self.appendonly = appendonly
+        self.fsync = fsync
 
     @property
     def url(self) -> str:
@@ -30,7 +37,7 @@ class Redis(Service):
             "dir": str(self.directory),
             "save": "",
             "appendonly": "yes" if self.appendonly else "no",
-            "appendfsync": "always",
+            "appendfsync": self.fsync,
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         return ServerProcess([self.program, *arguments], log=self.log)

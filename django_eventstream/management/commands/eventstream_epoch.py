@@ -9,7 +9,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_eventstream.backends import get_storage
 from django_eventstream.exceptions import StorageUnavailableError
-from django_eventstream.storage.orm import DjangoModelStorage
 
 EXPLANATION = """\
 This is for a database that was restored from a backup. Events sent after the backup was made are
@@ -29,12 +28,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, yes: bool, **options: Any) -> None:
         storage = get_storage()
-        if not isinstance(storage, DjangoModelStorage):
-            raise CommandError("Only the log in the project's database has epochs to start.")
+        if storage is None:
+            raise CommandError("EVENTSTREAM_STORAGE_CLASS is None: no events are stored.")
         if not yes:
             self._confirm()
         try:
             epoch = storage.begin_epoch()
+        except NotImplementedError as error:
+            raise CommandError("This storage has no epochs to start.") from error
         except StorageUnavailableError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(self.style.SUCCESS(f"Epoch {epoch} has begun."))

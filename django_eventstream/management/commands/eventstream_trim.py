@@ -7,15 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, router
 
 from django_eventstream.backends import get_storage
 from django_eventstream.events import CONTROL_CHANNEL, validate_channel
 from django_eventstream.exceptions import StorageUnavailableError
-from django_eventstream.models import EventCounter
 from django_eventstream.retention import trim
 from django_eventstream.storage.base import Storage
-from django_eventstream.storage.orm import DjangoModelStorage
 
 
 class Command(BaseCommand):
@@ -56,12 +53,12 @@ class Command(BaseCommand):
 
 
 def _all_channels(storage: Storage) -> list[str]:
-    if not isinstance(storage, DjangoModelStorage):
-        raise CommandError("This storage cannot list its channels: name them with --channel.")
-    counters = EventCounter.objects.using(router.db_for_write(EventCounter)).exclude(name="")
     try:
-        return list(counters.order_by("name").values_list("name", flat=True))
-    except DatabaseError as error:
+        return storage.get_channels()
+    except NotImplementedError as error:
+        text = "This storage cannot list its channels: name them with --channel."
+        raise CommandError(text) from error
+    except StorageUnavailableError as error:
         raise CommandError(f"The event log cannot be read: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Messages of a channel layer: what one process says, another one understands."""
+"""Messages between processes: what one process says, another one understands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_eventstream.events import Event
-from django_eventstream.publishers import layer
-from django_eventstream.publishers.layer import pack, this_process, unpack
+from django_eventstream.publishers import messages
+from django_eventstream.publishers.messages import pack, this_process, unpack
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 events = st.builds(
@@ -38,7 +38,7 @@ def test_no_message_is_too_big_and_the_order_stays(sizes, limit):
     limit *= 100
     sent = [Event("c", "message", "ä" * (size // 2), n) for n, size in enumerate(sizes, 1)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer, "MESSAGE_BYTES", limit)
+        patch.setattr(messages, "MESSAGE_BYTES", limit)
         received = over_the_wire(pack(sent))
     for news in received:
         assert sum(len(event.data.encode()) for event in news.events) <= limit

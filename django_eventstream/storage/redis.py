@@ -1,0 +1,281 @@
+"""The log in Redis, on its streams."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from django_eventstream.backends import REDIS_FEED, get_retention
+from django_eventstream.conf import PREFIX
+from django_eventstream.events import Event
+from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.publishers.messages import this_process
+from django_eventstream.redis_server import (
+    CONNECTION_ERRORS,
+    REDIS_ERRORS,
+    UNKNOWN_SCRIPT_ERRORS,
+    RedisServer,
+)
+from django_eventstream.storage.announcements import announce
+from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.storage.redis_scripts import Script, Scripts
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+FIRST_PAUSE_SECONDS = 0.05
+"""Between two tries, while a Redis starts again; each is twice as long as the one before."""
+
+ANY_SIZE = 10**15
+ANY_ID = 2**53 - 1
+"""The largest that Lua counts to."""
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+class Slot:
+    """One caller at a time: Redis remembers its last append, so that it can be asked again."""
+
+    def __init__(self) -> None:
+        self.name = f"{this_process().token}-{next(_slot_numbers)}"
+        self.calls = count(1)
+
+
+_slot_numbers = count()
+
+
+class RedisStorage(Storage):
+    """Events on Redis Streams; Redis 6.2 or newer, or what is compatible, as a single server.
+
+    An append is one round trip, a page of replay and a question for positions as well. What
+    Redis acknowledged is as safe as its own settings make it (`appendonly`, `appendfsync`). When
+    it comes back empty, or with less than it acknowledged, a new epoch begins by itself.
+
+    Events do not belong to the caller's transaction: they are appended once it is committed, and
+    lost if the process dies in that moment.
+    """
+
+    def __init__(self, server: RedisServer | None = None) -> None:
+        self._given_server = server
+        self._lock = threading.Lock()
+        self._ready: _Ready | None = None
+        self._slots: deque[Slot] = deque()
+        self._failing_since: float | None = None
+
+    @property
+    def server(self) -> RedisServer:
+        """The Redis of `EVENTSTREAM_STORAGE_CONNECTION`, or of `EVENTSTREAM_REDIS`."""
+        return self._ready_to_ask().server
+
+    @property
+    def feed(self) -> str | None:
+        """See `Storage.feed`. Appending announces in the same step."""
+        return REDIS_FEED
+
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        """See `Storage.append()`. One round trip for any number of events and channels.
+
+        While Redis is starting again it waits for it, up to the timeout; then, and as long as
+        Redis stays away, it raises at once. Whether Redis had taken the events cannot be known
+        then, if the connection broke in the middle.
+        """
+        channels: dict[str, list[Event]] = {}
+        for event in events:
+            channels.setdefault(event.channel, []).append(event)
+        ready = self._ready_to_ask()
+        arguments: list[Any] = [ready.server.news_channel, announce(channels)]
+        for channel, group in channels.items():
+            arguments += [channel, *_limits(channel), len(group), *map(_to_text, group)]
+        streams = [ready.stream(channel) for channel in channels]
+        with self._slot() as slot:
+            keys = [ready.key(f"slot:{slot.name}"), *streams]
+            said = self._run(ready.scripts.append, keys, [next(slot.calls), *arguments])
+        epoch, *last_ids = map(int, said.split())
+        return _numbered(events, dict(zip(channels, last_ids, strict=True)), epoch)
+
+    def read(
+        self, channel: str, after: int, limit: int, max_bytes: int | None = None
+    ) -> list[Event]:
+        """See `Storage.read()`. One round trip; what 5.3.4 stored here is read as well."""
+        after = min(max(after, 0), ANY_ID)
+        ready = self._ready_to_ask()
+        room = ANY_SIZE if max_bytes is None else max_bytes
+        arguments = [channel, after, min(limit, ANY_ID), room]
+        epoch, oldest, *found = self._run(ready.scripts.read, [ready.stream(channel)], arguments)
+        if int(oldest):
+            raise HistoryGoneError(channel, oldest=int(oldest))
+        life = int(epoch)
+        return [_to_event(channel, text, n, life) for n, text in enumerate(found, after + 1)]
+
+    def get_position(self, channels: Iterable[str]) -> LogPosition:
+        """See `Storage.get_position()`. One round trip, but for the first one ever."""
+        names = list(dict.fromkeys(channels))
+        ready = self._ready_to_ask()
+        ask = partial(ready.client.hmget, ready.key("ids"), [*names, ""])
+        *last, epoch = self._try(ask)
+        if epoch is None:
+            self._run(ready.scripts.epoch, [], [])
+            *last, epoch = self._try(ask)
+        ids = {name: _id_of(found) for name, found in zip(names, last, strict=True)}
+        return LogPosition(ids, int(epoch or 0))
+
+    def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
+        """See `Storage.trim()`.
+
+        Appending does it as well, and Redis by itself for a channel that has fallen silent.
+        """
+        ready = self._ready_to_ask()
+        oldest = "" if before is None else int(before.timestamp() * 1000)
+        arguments = [channel, oldest, "" if keep is None else keep, limit]
+        return int(self._run(ready.scripts.trim, [ready.stream(channel)], arguments))
+
+    def begin_epoch(self) -> int:
+        """See `Storage.begin_epoch()`."""
+        ready = self._ready_to_ask()
+        return int(self._run(ready.scripts.begin_epoch, [], [ready.server.news_channel]))
+
+    def get_channels(self) -> list[str]:
+        """See `Storage.get_channels()`."""
+        ready = self._ready_to_ask()
+        names = self._try(lambda: [name for name, _ in ready.client.hscan_iter(ready.key("ids"))])
+        return sorted(set(names) - {""})
+
+    def _ready_to_ask(self) -> _Ready:
+        if self._ready is None:
+            with self._lock:
+                if self._ready is None:
+                    self._ready = _Ready(
+                        self._given_server
+                        or RedisServer.from_settings("STORAGE_CONNECTION", "REDIS")
+                    )
+        return self._ready
+
+    @contextmanager
+    def _slot(self) -> Iterator[Slot]:
+        token = this_process().token
+        try:
+            slot = self._slots.pop()
+        except IndexError:
+            slot = Slot()
+        if not slot.name.startswith(token):
+            # It is the parent's: this process forked.
+            slot = Slot()
+        yield slot
+        # Not after a failure: Redis may still get to see what was sent.
+        self._slots.append(slot)
+
+    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        ready = self._ready_to_ask()
+        return self._try(partial(ready.run, script, keys, arguments))
+
+    def _try(self, ask: Callable[[], Result]) -> Result:
+        """Ask, again if Redis seems to be starting; what is asked twice is done once."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                answer = ask()
+            except CONNECTION_ERRORS as error:
+                now = time.monotonic()
+                since = self._failing_since = self._failing_since or now
+                if now + pause > since + self.server.timeout:
+                    raise self._unavailable(error) from error
+                time.sleep(pause)
+                pause *= 2
+            except REDIS_ERRORS as error:
+                raise self._unavailable(error) from error
+            else:
+                self._failing_since = None
+                return answer
+
+    def _unavailable(self, error: Exception) -> StorageUnavailableError:
+        setting = PREFIX + self.server.setting
+        return StorageUnavailableError(f"the event log in Redis ({setting}) failed: {error}")
+
+
+class _Ready:
+    """A server, and all that is needed for asking it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.client = server.make_client()
+        self.scripts = Scripts(server.news_channel)
+
+    def key(self, name: str) -> str:
+        return f"{self.server.prefix}:{name}"
+
+    def stream(self, channel: str) -> str:
+        return self.key(f"log:{channel}")
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        keys = [self.key("ids"), self.key("old"), *keys]
+        try:
+            return self.client.evalsha(script.sha, len(keys), *keys, *arguments)
+        except UNKNOWN_SCRIPT_ERRORS:
+            self._recognise()
+            return self.client.eval(script.text, len(keys), *keys, *arguments)
+
+    def _recognise(self) -> None:
+        """Find out whether Redis ended since it was asked last, and may have lost something."""
+        info = self.client.info()
+        keys = [self.key("ids"), self.key("old"), self.key("run")]
+        arguments = [self.server.news_channel, info.get("run_id", ""), int(self._is_durable(info))]
+        if self.client.eval(self.scripts.recognise.text, len(keys), *keys, *arguments):
+            logger.warning(
+                "Redis was started again, and does not promise that it lost nothing (appendonly "
+                "yes, appendfsync always): a new epoch of the event log has begun"
+            )
+
+    def _is_durable(self, info: dict[str, Any]) -> bool:
+        """Say whether the server has all that it ever acknowledged."""
+        was_replica = set(str(info.get("master_replid2", "0"))) != {"0"}
+        try:
+            policy = self.client.config_get("appendfsync").get("appendfsync")
+        except REDIS_ERRORS:  # not for everybody
+            return False
+        return bool(info.get("aof_enabled")) and policy == "always" and not was_replica
+
+
+def _limits(channel: str) -> tuple[int | str, int | str]:
+    """How many milliseconds, and how many events, of a channel to keep; empty for any."""
+    try:
+        kept = get_retention(channel)
+    except Exception:
+        # The project's own channel manager is asked; what it does not say is no reason to fail.
+        logger.warning("What %r keeps is unknown: all of it", channel, exc_info=True)
+        return "", ""
+    milliseconds = "" if kept.seconds is None else max(1, int(kept.seconds * 1000))
+    return milliseconds, "" if kept.count is None else kept.count
+
+
+def _to_text(event: Event) -> str:
+    # A type has no line end, and JSON has none either.
+    skipped = json.dumps(sorted(event.skip_user_ids)) if event.skip_user_ids else ""
+    return f"{event.type}\n{skipped}\n{event.data}"
+
+
+def _to_event(channel: str, text: str, number: int, epoch: int) -> Event:
+    event_type, skipped, data = text.split("\n", 2)
+    users = frozenset(json.loads(skipped)) if skipped else _NOBODY
+    return Event(channel, event_type, data, number, users, epoch)
+
+
+def _id_of(stream_id: object) -> int:
+    return int(str(stream_id).partition("-")[0]) if stream_id else 0
+
+
+def _numbered(events: Sequence[Event], last_ids: dict[str, int], epoch: int) -> list[Event]:
+    numbered = []
+    for event in events:
+        last_ids[event.channel] += 1
+        numbered.append(event.with_id(last_ids[event.channel], epoch))
+    return numbered
