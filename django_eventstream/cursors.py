@@ -20,6 +20,9 @@ ERROR_CURSOR = "error"
 MAX_CURSOR_LENGTH = 16_384
 """Longer ones are not read: no server in front of us lets such a header pass."""
 
+MAX_WITH_TICKET = 4_000
+"""Characters of a cursor that carries a ticket: a proxy may take no more than twice that."""
+
 MAX_ID = 2**63 - 1
 """The largest number that the id column holds; a cursor may still say more."""
 
@@ -78,8 +81,9 @@ def format_cursor(positions: Iterable[tuple[str, int]], epoch: int = 0) -> str:
 
 
 def with_ticket(cursor: str, ticket: str) -> str:
-    """Add a ticket to a cursor that says something; no ticket if it is empty."""
-    return f"{cursor},:{ticket}" if cursor and ticket else cursor
+    """Add a ticket to a cursor that says something; none if the two would burst a header."""
+    has_room = len(cursor) + len(ticket) <= MAX_WITH_TICKET
+    return f"{cursor},:{ticket}" if cursor and ticket and has_room else cursor
 
 
 def split_ticket(text: str) -> tuple[str, str]:

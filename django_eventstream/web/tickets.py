@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from operator import itemgetter
 
@@ -99,7 +99,7 @@ def stamp_for(scope: Scope, start: Message, hold: Hold, mark: Marking) -> Callab
         min(hold.ticket_seconds, LONGEST_LIFE),
     ]
     written = json.dumps(content, separators=(",", ":")).removesuffix("]")
-    return partial(_issue, written, _fingerprint(scope), mark)
+    return partial(_issue, _shared(written), _fingerprint(scope), mark)
 
 
 def read_ticket(scope: Scope, mark: Marking) -> Returning | None:
@@ -130,11 +130,17 @@ def read_ticket(scope: Scope, mark: Marking) -> Returning | None:
         authorized_at=time.monotonic(),
         authorize=partial(authorize_again, user_id, (*reliable, *unreliable)),
         ticket_seconds=seconds,
-        stamp=partial(_issue, text.rsplit(",", 3)[0], fingerprint, mark),
+        stamp=partial(_issue, _shared(text.rsplit(",", 3)[0]), fingerprint, mark),
     )
     repeated = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     start = {"type": "http.response.start", "status": 200, "headers": [*CONSTANT, *repeated]}
     return Returning(hold, start, ControlMark(epoch, control_id))
+
+
+@lru_cache(maxsize=1_024)
+def _shared(text: str) -> str:
+    """Return one of equals: thousands of streams differ in their fingerprints only."""
+    return text
 
 
 def _issue(written: str, fingerprint: str, mark: Marking) -> str:
@@ -167,6 +173,8 @@ def _fingerprint(scope: Scope) -> str:
         scope["path"],
         _without_cursor(scope["query_string"]),
         None if is_forwarded or not client else client[0],
+        # A client may have shown a certificate (ASGI's TLS extension).
+        (scope.get("extensions") or {}).get("tls"),
         sorted((header for header in headers if header[0] not in DIFFERING), key=itemgetter(0)),
     )
     return sha256(repr(same).encode()).hexdigest()

@@ -170,6 +170,7 @@ def test_a_ticket_is_not_good_with_other_headers(headers):
         {"scheme": "http"},
         {"client": ("192.0.2.2", 5000)},
         {"client": None},
+        {"extensions": {"tls": {"client_cert_name": "CN=anna"}}},
     ],
 )
 def test_a_ticket_is_not_good_for_another_request(changes):
@@ -296,6 +297,11 @@ def test_a_hub_that_does_not_hear_of_revocations_issues_nothing():
 def test_a_ticket_that_would_burst_a_header_is_not_issued():
     start = {**START, "headers": [(b"X-Long", b"x" * 3_000)]}
     assert stamp_for(scope(), start, hold(), lambda: MARK)() == ""
+
+
+def test_a_long_cursor_carries_no_ticket():
+    cursor = f"{'x' * 3_900}:1"
+    assert with_ticket(cursor, issue()) == cursor
 
 
 def key_of_the_tests():
