@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.benchmarks.crowd import Crowd
-from tests.benchmarks.figures import cpu_seconds, show, spread
+from tests.benchmarks.figures import cpu_seconds, note, show, spread
 from tests.benchmarks.stores import store
 from tests.services.servers import AppServer
 
@@ -14,6 +14,7 @@ SETTINGS = {
     "EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.LooseChannelManager",
 }
 KINDS = {"stored": "stored in SQLite", "loose": "not stored"}
+LANES = {"uvicorn": "plain", "uvicorn+wrapper": "wrapper"}
 WARM_UP = 5
 DELIVERIES_PER_SECOND = 10_000
 SECONDS = 5
@@ -22,18 +23,21 @@ BURST = 100_000
 
 def main() -> None:
     for clients in (500, 2_000):
-        for kind, title in KINDS.items():
-            per_second = DELIVERIES_PER_SECOND / clients
-            run(kind, clients, int(per_second * SECONDS), int(per_second * 60), title)
-    for kind, title in KINDS.items():
-        run(kind, 500, BURST // 500, 0, title)
+        for lane in LANES:
+            for kind in KINDS:
+                per_second = DELIVERIES_PER_SECOND / clients
+                run(lane, kind, clients, int(per_second * SECONDS), int(per_second * 60))
+    for clients in (500, 2_000):
+        for lane in LANES:
+            for kind in KINDS:
+                run(lane, kind, clients, BURST // clients, 0)
 
 
-def run(kind: str, clients: int, count: int, per_minute: int, title: str) -> None:
+def run(lane: str, kind: str, clients: int, count: int, per_minute: int) -> None:
     channel = f"{kind}-benchmark"
     with (
         store("sqlite") as database,
-        AppServer("uvicorn", database=database.settings, settings=SETTINGS) as server,
+        AppServer(lane, database=database.settings, settings=SETTINGS) as server,
         Crowd(f"{server.url}/events/?channel={channel}", clients) as crowd,
     ):
         send(server, crowd, channel, 1, WARM_UP, 600)
@@ -42,12 +46,19 @@ def run(kind: str, clients: int, count: int, per_minute: int, title: str) -> Non
         used = cpu_seconds(server) - used
         crowd.assert_sequence(WARM_UP + count)
         latencies = crowd.latencies(WARM_UP)
+    cost = used / clients / count * 1e6
     rate = f"{DELIVERIES_PER_SECOND:,} deliveries/s" if per_minute else "as fast as it goes"
     show(
         "delivery",
-        f"{clients:,} clients, {rate}, {title}: {used / clients / count * 1e6:.1f} µs CPU per "
+        f"{LANES[lane]}, {clients:,} clients, {rate}, {KINDS[kind]}: {cost:.1f} µs CPU per "
         f"delivery, {clients * count / seconds:,.0f} deliveries/s, {spread(latencies)}",
     )
+    if per_minute:
+        title = f"CPU per delivery, {LANES[lane]}, {clients:,} clients, {rate}, {KINDS[kind]}"
+        note(title, cost, "µs")
+    else:
+        title = f"full speed, {LANES[lane]}, {clients:,} clients, {KINDS[kind]}"
+        note(title, clients * count / seconds, "deliveries/s")
 
 
 def send(
