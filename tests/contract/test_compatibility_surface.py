@@ -10,6 +10,7 @@ import inspect
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -34,9 +35,11 @@ from django_eventstream import (
     send_event,
     utils,
 )
-from django_eventstream.backends import get_storage
+from django_eventstream.backends import get_channel_manager, get_storage
 from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import CONTROL_CHANNEL, Event
+from django_eventstream.exceptions import PublishError
+from django_eventstream.publishers.base import Publisher
 from django_eventstream.sse import PADDING
 from django_eventstream.storage import DjangoModelStorage, EventDoesNotExist
 from tests.services.deadline import wait_until
@@ -389,6 +392,30 @@ def test_1_3_to_grip_response_without_a_proxy_has_the_events(history):
 def test_1_3_the_errors_of_event_request_have_their_names():
     assert issubclass(EventRequest.GripError, EventRequest.Error)
     assert issubclass(EventRequest.ResumeNotAllowedError, EventRequest.Error)
+
+
+def test_1_3_a_channel_manager_serves_one_thread_and_may_use_the_database(log, settings):
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = "tests.managers.StrictChannelManager"
+    here = get_channel_manager()
+    assert get_channel_manager() is here
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(get_channel_manager).result() is not here
+
+
+def test_1_2_async_publish_false_fails_loudly_and_keeps_the_event(log, monkeypatch):
+    class Refusing(Publisher):
+        def publish(self, events, *, wait=False):
+            if wait:
+                raise PublishError("nobody took it")
+
+        def disconnect(self, user_id, channel):
+            pass
+
+    monkeypatch.setattr(outbox, "get_publishers", lambda: (Refusing(),))
+    with pytest.raises(PublishError):
+        send_event("a", "t", 1, async_publish=False)
+    send_event("a", "t", 2)
+    assert [event.data for event in log.read("a", 0, 9)] == ["1", "2"]
 
 
 # 1.3 Deprecated names: they work, and say what to use
