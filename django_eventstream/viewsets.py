@@ -6,7 +6,7 @@ The stream itself is that of the plain view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,10 +48,10 @@ RENDERERS = (SSEEventRenderer, BrowsableAPIEventStreamRenderer)
 class EventsViewSet(ViewSet):  # type: ignore[misc]
     """A stream of events, as they are sent. A browser that asks for a page is shown this one."""
 
-    channels: Iterable[str] = ()
+    channels: Sequence[str] = ()
     """The channels of the stream; none to let the URL or the query name them."""
 
-    messages_types: Iterable[str] = ()
+    messages_types: Sequence[str] = ()
     """The types of events that the page shows; none to let the query name them. A stream has all
     types: which ones its client listens for is for the client to say."""
 
@@ -62,8 +62,8 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
 
     def __init__(
         self,
-        channels: Iterable[str] | None = None,
-        messages_types: Iterable[str] | None = None,
+        channels: Sequence[str] | None = None,
+        messages_types: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -139,7 +139,7 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
 
 
 def configure_events_view_set(
-    channels: Iterable[str] | None = None, messages_types: Iterable[str] | None = None
+    channels: Sequence[str] | None = None, messages_types: Sequence[str] | None = None
 ) -> type[EventsViewSet]:
     """Return an `EventsViewSet` with these channels, and these types on its page."""
 
@@ -173,7 +173,7 @@ def _renderers_of_project() -> list[type[BaseRenderer]]:
     return [*(streams or [SSEEventRenderer]), *pages]
 
 
-def _names(given: Iterable[str]) -> list[str]:
+def _names(given: Sequence[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 

@@ -207,3 +207,11 @@ def test_the_page_of_a_stream_that_is_refused_says_why(
     page.driver.get(f"{server.url}/api/configured/?channels=x")
     alert = page.driver.find_element(By.CSS_SELECTOR, ".alert").text
     assert alert == "Conflicting channels: the view set and the query name them."
+
+
+def test_the_page_of_a_server_that_cannot_stream_says_so(app_server, sqlite_only, browser):
+    server = app_server(sqlite_only, "gunicorn", settings=PROJECT)
+    page = Page(browser, f"{server.url}/api/events/a/")
+    page.wait_state("lost")
+    wait_until(lambda: page.find("trouble").text.startswith("The server answers 501: This server"))
+    assert page.errors() == []

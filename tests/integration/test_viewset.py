@@ -324,6 +324,18 @@ def test_a_template_of_a_project_finds_what_that_of_5_3_4_was_given(tmp_path, se
         assert Client().get(path, headers={"Accept": PAGE}).content.decode() == text
 
 
+def test_a_template_of_a_project_may_replace_blocks_of_ours(tmp_path, settings):
+    (tmp_path / "django_eventstream").mkdir()
+    name = "django_eventstream/browsable-api-eventstream.html"
+    (tmp_path / name).write_text(
+        f"{{% extends '{name}' %}}{{% block branding %}}Ours{{% endblock %}}"
+    )
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [str(tmp_path)]}]
+    body = Client().get("/api/ofclass/", headers={"Accept": PAGE}).content.decode()
+    assert "Ours" in body
+    assert "eventstream-events" in body
+
+
 def test_the_names_of_urls_are_those_of_5_3_4():
     assert reverse("events-list") == "/api/events/"
     assert reverse("events-channel", kwargs={"channel": "a"}) == "/api/events/a/"

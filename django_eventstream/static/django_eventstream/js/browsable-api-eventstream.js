@@ -3,6 +3,7 @@
   const CONTROL_TYPES = ["stream-open", "stream-reset", "stream-error", "keep-alive"];
   const QUIET_TYPES = ["stream-open", "keep-alive"];
   const ROWS_KEPT = 500;
+  const TEXT_SHOWN = 1_000;
   const STATES = {
     connecting: "Connecting …",
     open: "Live",
@@ -13,6 +14,7 @@
 
   const find = (name) => document.getElementById(`eventstream-${name}`);
   const page = document.getElementById("eventstream");
+  if (!page) throw new Error("This script needs the template of the same version.");
   const types = JSON.parse(find("listen").textContent);
   const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
   let source = null;
@@ -29,8 +31,9 @@
   function show(state, trouble = "") {
     page.dataset.state = state;
     find("state").textContent = STATES[state];
-    find("trouble").textContent = trouble;
-    find("trouble").hidden = !trouble;
+    // Each attempt that fails says what is wrong, and until then the one before it does.
+    if (trouble || state !== "lost") find("trouble").textContent = trouble;
+    find("trouble").hidden = !find("trouble").textContent;
     find("switch").textContent = ["closed", "refused"].includes(state) ? "Connect" : "Disconnect";
   }
 
@@ -79,10 +82,32 @@
     if (event.type === "stream-error") show("refused", textOf(event.data));
   }
 
+  /** An EventSource does not tell what the server said instead of a stream. */
+  async function explain() {
+    const headers = { Accept: "text/event-stream" };
+    const reading = new AbortController();
+    const failed = source;
+    try {
+      const response = await fetch(page.dataset.url, { headers, signal: reading.signal });
+      const text = response.ok ? "" : await response.text();
+      reading.abort();
+      if (text && source === failed && page.dataset.state === "lost") {
+        show("lost", `The server answers ${response.status}: ${text.slice(0, TEXT_SHOWN)}`);
+      }
+    } catch {
+      // There is no answer to show.
+    }
+  }
+
   function connect() {
+    let hasOpened = false;
     show("connecting");
     source = new ReconnectingEventSource(page.dataset.url, { lastEventId: cursor });
-    source.onerror = () => show("lost");
+    source.onopen = () => (hasOpened = true);
+    source.onerror = () => {
+      show("lost");
+      if (!hasOpened) explain();
+    };
     for (const type of new Set([...types, ...CONTROL_TYPES])) source.addEventListener(type, onEvent);
   }
 
