@@ -10,6 +10,9 @@ All middleware, the view and the channel manager see the request as always. If t
 stream, the request ends there, with its thread and its database connections, and the wrapper
 holds the stream itself. Everything else passes through untouched.
 
+When everybody comes back at once, a bounded number of requests asks Django at a time, and a client
+with a ticket is taken back without asking.
+
 A middleware that made the answer its own is respected: what it made is sent, and the log says why
 the wrapper does not hold the stream. Wrapped chunks are streamed as they are without a wrapper.
 """
