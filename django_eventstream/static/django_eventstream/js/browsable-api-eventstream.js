@@ -7,7 +7,7 @@
   const STATES = {
     connecting: "Connecting …",
     open: "Live",
-    lost: "Connection lost, coming back …",
+    lost: "No connection, trying again …",
     closed: "Disconnected",
     refused: "Refused",
   };
