@@ -26,7 +26,8 @@ from django_eventstream.redis_server import (
     RedisServer,
 )
 from django_eventstream.storage.announcements import announce
-from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.storage.base import LogPosition
+from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.redis_scripts import Script, Scripts
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Slot:
 _slot_numbers = count()
 
 
-class RedisStorage(Storage):
+class RedisStorage(LegacyMethods):
     """Events on Redis Streams; Redis 6.2 or newer, or what is compatible, as a single server.
 
     An append is one round trip, a page of replay and a question for positions as well. What

@@ -279,6 +279,31 @@ def test_channel_names_of_any_kind(site, unique_channel, prefix):
         assert set(client.last_event_id) <= set(map(chr, range(33, 127)))
 
 
+@pytest.mark.parametrize("letter", ["x", "ä", "💥"])
+def test_the_longest_name_passes_the_proxy(site, unique_channel, letter):
+    """Quoted, 255 characters become up to three thousand, in each header that has the name."""
+    here = site()
+    channel = unique_channel.rjust(255, letter)
+    with here.client(channel) as client:
+        client.wait_open()
+        send(channel, [1, 2])
+        client.wait_for(2)
+        client.cut()
+        send(channel, [3])
+        client.wait_for(3)
+        # One that no proxy hears of: it finds out by the next, and asks.
+        run_python(
+            "import sys; from django_eventstream import send_event\n"
+            "send_event(sys.argv[1], 'message', {'channel': sys.argv[1], 'n': 4})",
+            channel,
+            database=here.server.database,
+        )
+        send(channel, [5])
+        client.wait_for(5)
+        assert len(client.connections) == 2
+    assert_sequence(client, channel, range(1, 6))
+
+
 def test_data_that_looks_like_directives_arrives_as_it_was(site, unique_channel):
     here = site()
     texts = ["100%", "%I", "%%", "%(user)s", "%", "a\r\n\nb\rc", "\\n", " ü", ""]
