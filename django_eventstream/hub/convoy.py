@@ -80,8 +80,10 @@ class Convoy(Place):
             portion = self.take()
             if portion is None:
                 return
+            skipped = portion.skipped
             for member in ready:
-                if chunk := portion.for_user(member.user_id):
+                chunk = portion.for_user(member.user_id) if skipped else portion.whole
+                if chunk:
                     member.is_busy = not member.send(chunk)
         if self.members and self.is_started:
             self._convoys.settle(self)
