@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from django.db import transaction
 
@@ -58,6 +58,24 @@ class _AfterCommit:
             raise
 
 
+class _AppendAfterCommit:
+    """Appends what a transaction sent to a log that has no part in it, once it is committed."""
+
+    def __init__(self, storage: Storage, events: Sequence[Event], wait: bool) -> None:
+        self._storage = storage
+        self._events = events
+        self._wait = wait
+
+    def __call__(self) -> None:
+        # The first callback appends all that the transaction sent, in one step. Those of a rolled
+        # back savepoint are gone, since Django has let go of them.
+        together = [found for mark in _marks.unsent if (found := mark()) is not None]
+        _marks.unsent.clear()
+        if self in together:
+            events = [event for each in together for event in each._events]
+            _append(self._storage, events, any(each._wait for each in together))
+
+
 class _Marks(threading.local):
     """What this thread knows of its own events."""
 
@@ -65,6 +83,8 @@ class _Marks(threading.local):
         self.staged: dict[str, WeakSet[_AfterCommit]] = {}
         """Channels to number after the commit, and the callbacks of it that will do so: a
         transaction that is rolled back lets go of its own."""
+        self.unsent: list[ref[_AppendAfterCommit]] = []
+        """Those to call after the commit."""
         self.overdue: set[str] = set()
         """Channels that could not be numbered: their events come before anything sent now."""
 
@@ -88,7 +108,9 @@ def send_reliable(events: Sequence[Event], *, wait: bool) -> list[Event]:
     if not storage.is_in_transaction():
         return _append(storage, events, wait)
     if not storage.supports_outbox:
-        storage.on_commit(partial(_append_later, storage, events, wait))
+        later = _AppendAfterCommit(storage, events, wait)
+        _marks.unsent.append(ref(later))
+        storage.on_commit(later)
         return list(events)
     storage.stage(events)
     for channel in dict.fromkeys(event.channel for event in events):
@@ -153,15 +175,12 @@ def publish(events: Sequence[Event], *, wait: bool = False) -> None:
 def _append(storage: Storage, events: Sequence[Event], wait: bool) -> list[Event]:
     # This thread may have sent there in a transaction that is committed and not yet numbered:
     # we are called by an earlier callback of its commit, or numbering failed.
-    for channel in {event.channel for event in events} & (_marks.staged.keys() | _marks.overdue):
-        _number(storage, channel, wait=False)
+    if storage.supports_outbox and (waiting := _marks.staged.keys() | _marks.overdue):
+        for channel in waiting & {event.channel for event in events}:
+            _number(storage, channel, wait=False)
     numbered = storage.append(events)
     _announce(numbered, wait)
     return numbered
-
-
-def _append_later(storage: Storage, events: Sequence[Event], wait: bool) -> None:
-    _append(storage, events, wait)
 
 
 def _number(storage: Storage, channel: str, *, wait: bool) -> None:

@@ -19,6 +19,7 @@ from tests.benchmarks import (  # noqa: E402 - they need settings
     delivery,
     latency,
     pushpin,
+    redis_log,
     replay,
     sends,
     slow,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "replay": replay.main,
     "latency": latency.main,
     "pushpin": pushpin.main,
+    "redis": redis_log.main,
     "delivery": delivery.main,
     "slow": slow.main,
 }
