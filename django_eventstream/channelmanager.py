@@ -38,7 +38,11 @@ class ChannelManagerBase:
     def get_channels_for_request(
         self, request: HttpRequest, view_kwargs: Mapping[str, Any]
     ) -> Iterable[str]:
-        """Return the channels that the request asks for."""
+        """Return the channels that the request asks for.
+
+        May raise Django's `PermissionDenied` or `Http404`: a browser that gets such an answer
+        does not come back.
+        """
         raise NotImplementedError
 
     def can_read_channel(self, user: Any, channel: str) -> bool:

@@ -8,15 +8,13 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from django_eventstream.backends import get_channel_manager
 from django_eventstream.cursors import Cursor
 from django_eventstream.exceptions import BadRequestError, SessionEndedError
 from django_eventstream.web.proxy import is_of_predecessor, is_recovery, position_of
 from django_eventstream.web.requests import (
-    calling_manager,
-    checked_names,
     current_user,
     find_user,
+    named_channels,
     parse_cursor,
 )
 
@@ -106,9 +104,7 @@ class EventRequest:
     ) -> None:
         cursor = parse_cursor(http_request)
         self.user = current_user(http_request)
-        manager = get_channel_manager()
-        named = calling_manager(manager.get_channels_for_request, http_request, view_kwargs)
-        self.channels = set(checked_names(named, channel_limit))
+        self.channels = set(named_channels(http_request, view_kwargs, channel_limit))
         self.is_next = self.is_recover = False
         self._apply_cursor(cursor or Cursor())
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 
 from django_eventstream.backends import get_channel_manager, is_reliable
 from django_eventstream.channelmanager import ChannelManagerBase, authorize
@@ -26,20 +27,21 @@ from django_eventstream.exceptions import (
 )
 from django_eventstream.hold import Hold
 
+DJANGOS_ANSWERS = (PermissionDenied, Http404)
+"""By these a project lets Django answer with status 403 or 404, and the client stays away."""
+
 
 def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
     """Decide what stream the request gets.
 
     Raises `BadRequestError`, `SessionEndedError`, `EventPermissionError`,
     `StorageUnavailableError` where the database fails under the channel manager, and
-    `EventStreamError` where the channel manager itself fails.
+    `EventStreamError` where the channel manager itself fails. See also `named_channels()`.
     """
     cursor = parse_cursor(request)
     authorized_at = time.monotonic()
     user = current_user(request)
-    manager = get_channel_manager()
-    named = calling_manager(manager.get_channels_for_request, request, view_kwargs)
-    names = checked_names(named, settings.CHANNEL_LIMIT)
+    names = named_channels(request, view_kwargs, settings.CHANNEL_LIMIT)
     return make_hold(names, cursor, user, authorized_at)
 
 
@@ -94,13 +96,15 @@ def authorize_again(user_id: str | None, channels: Iterable[str]) -> None:
     _authorize(find_user(user_id, channels), channels)
 
 
-def checked_names(named: Iterable[str], limit: int) -> list[str]:
+def named_channels(request: HttpRequest, view_kwargs: Mapping[str, Any], limit: int) -> list[str]:
     """Return the channels that a client asks for, without doubles.
 
     Raises `BadRequestError` if there are none, too many, or one that no channel can be called;
-    and `EventPermissionError` for the log's own.
+    `EventPermissionError` for the log's own; and Django's `PermissionDenied` and `Http404` if the
+    channel manager does.
     """
-    names = set(named)
+    find = get_channel_manager().get_channels_for_request
+    names = set(calling_manager(find, request, view_kwargs, passing=DJANGOS_ANSWERS))
     if not names:
         raise BadRequestError("No channels specified")
     if len(names) > limit:
@@ -115,14 +119,19 @@ def checked_names(named: Iterable[str], limit: int) -> list[str]:
     return list(names)
 
 
-def calling_manager(function: Any, *arguments: Any) -> Any:
+def calling_manager(
+    function: Any, *arguments: Any, passing: tuple[type[Exception], ...] = ()
+) -> Any:
     """Call code of the project; whatever it raises becomes an error that a client may see.
 
-    The client is told no more than that something failed; the log has the traceback.
+    The client is told no more than that something failed; the log has the traceback. What is
+    `passing` is raised as it is.
     """
     try:
         return function(*arguments)
     except EventStreamError:
+        raise
+    except passing:
         raise
     except (DatabaseError, InterfaceError) as error:
         raise StorageUnavailableError(f"the database cannot be reached: {error}") from error

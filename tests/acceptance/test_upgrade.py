@@ -242,6 +242,17 @@ def test_going_back_restores_the_tables_of_5_3_4_and_every_event(site):
     assert "No changes" in site.old.manage("makemigrations", "--check", APP, database=site.database)
 
 
+def test_what_processes_told_each_other_is_not_left_to_clients_of_5_3_4(site):
+    """It has no channel that nobody may ask for."""
+    site.migrate()
+    tell = "from django_eventstream.control import announce_disconnect\n" + (
+        "announce_disconnect(None, 'secret')"
+    )
+    run_python(tell, database=site.database)
+    site.migrate(APP, "0001")
+    assert site.rows() == [[], []]
+
+
 def test_events_of_an_open_transaction_survive_going_back(sqlite_site):
     """Committed and not numbered yet: 5.3.4 has no place for that."""
     sqlite_site.migrate()

@@ -11,8 +11,9 @@ import json
 from urllib.parse import quote
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
-from django.http import StreamingHttpResponse
+from django.http import Http404, StreamingHttpResponse
 from django.test import override_settings
 from django.urls import include, path
 
@@ -285,6 +286,19 @@ def test_1_6_what_belongs_to_the_dialogue_with_a_proxy_harms_nobody(lane):
     for query in ("link=next", "recover=true"):
         assert channels_of(streamed(lane, f"/events/?channel=a&{query}")) == ["a"]
     assert answer(lane, "/events/?channel=a&es-meta=x").status == 200
+
+
+class Refusing(managers.LooseChannelManager):
+    def get_channels_for_request(self, request, view_kwargs):
+        raise PermissionDenied if "deny" in request.GET else Http404
+
+
+@pytest.mark.parametrize(("query", "status"), [("deny", 403), ("", 404)])
+def test_1_6_a_channel_manager_may_leave_the_answer_to_django(lane, settings, query, status):
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Refusing"
+    visitor = answer(lane, f"/events/?{query}")
+    assert visitor.status == status
+    assert visitor.headers["content-type"].startswith("text/html")
 
 
 # 1.7 The wire
