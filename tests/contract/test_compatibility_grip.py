@@ -111,6 +111,8 @@ def test_1_4_a_prefix_stands_before_every_channel_at_the_proxy(settings):
     ]
 
 
+# Which Python 3.12 and newer warn of, in gripcontrol.
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 def test_1_4_the_middleware_of_django_grip_may_stay(settings):
     settings.MIDDLEWARE = ["django_grip.GripMiddleware", *settings.MIDDLEWARE]
     with_it = held("channel=a")

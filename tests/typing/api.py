@@ -12,11 +12,14 @@ from typing_extensions import assert_type
 from django_eventstream import (
     Event,
     EventPermissionError,
+    EventRequest,
+    EventResponse,
     aget_current_event_id,
     asend_event,
     asend_events,
     channel_permission_changed,
     get_current_event_id,
+    get_events,
     send_event,
     send_events,
 )
@@ -31,6 +34,15 @@ def send() -> None:
     send_event("news", "message", "text", None, False, False)
     assert_type(send_events([("news", "message", 1), event]), list[Event])
     assert_type(get_current_event_id(["news"]), str)
+
+
+def read(request: HttpRequest) -> HttpResponseBase:
+    event_request = EventRequest(request, 20, {"channels": ["news"]})
+    assert_type(event_request.channel_last_ids, dict[str, str])
+    response = get_events(event_request, limit=50)
+    assert_type(response, EventResponse)
+    assert_type(response.channel_items, dict[str, list[Event]])
+    return response.to_grip_response(request)
 
 
 async def send_in_async_code() -> None:
