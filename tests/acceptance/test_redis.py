@@ -227,8 +227,9 @@ def test_without_redis_sending_is_quick_and_the_log_has_everything(
 def test_a_log_that_comes_back_empty_makes_every_client_start_over(
     sqlite_only, app_server, unique_channel, redis_server
 ):
-    """More is sent at once than was sent before: an old position would look like a good one."""
-    settings = settings_for("log", redis_server)
+    """More is sent at once than was sent before: the next id seems to follow on the last one."""
+    # A tick between the two would find the log empty.
+    settings = {**settings_for("log", redis_server), **NO_POLL}
     servers = [app_server(sqlite_only, kind, settings=settings) for kind in SERVERS]
     environment = {"database": sqlite_only.settings, "settings": settings}
     with clients_of(servers, unique_channel) as clients:
@@ -236,25 +237,22 @@ def test_a_log_that_comes_back_empty_makes_every_client_start_over(
         send_elsewhere(f"{unique_channel}:1:20", **environment)
         assert_all_have(clients, unique_channel, 20)
         log = redis_log(redis_server)
+        before = log.get_position([]).epoch
         redis_server.flush()
-        log.append([Event(unique_channel, "other", "x")] * 40)
+        log.append([Event(unique_channel, "message", "{}")] * 40)
+        after = log.get_position([]).epoch
         for client in clients:
             client.wait_for(lambda client: client.of_type("stream-reset"))
-        send_elsewhere(f"{unique_channel}:21:40", **environment)
-        epoch = log.get_position([]).epoch
+        send_elsewhere(f"{unique_channel}:41:60", **environment)
         for client in clients:
-            client.wait_for(lambda client: client.has(unique_channel, 40))
+            client.wait_for(lambda client: client.has(unique_channel, 60))
             [reset] = client.of_type("stream-reset")
             assert reset.json()["reasons"] == {unique_channel: "epoch"}
-            later = client.events[client.events.index(next_after(client, reset)) :]
-            assert [arrival.last_event_id for arrival in later] == [
-                f"{unique_channel}:{number},:{epoch}" for number in range(61 - len(later), 61)
+            assert reset.last_event_id == f"{unique_channel}:40,:{after}"
+            assert [arrival.last_event_id for arrival in client.events] == [
+                *(f"{unique_channel}:{number},:{before}" for number in range(1, 21)),
+                *(f"{unique_channel}:{number},:{after}" for number in range(41, 61)),
             ]
-            assert client.numbers(unique_channel)[-20:] == list(range(21, 41))
-
-
-def next_after(client, reset):
-    return next(arrival for arrival in client.events if arrival.at >= reset.at)
 
 
 def test_a_client_that_was_away_while_the_log_was_emptied_is_told(
