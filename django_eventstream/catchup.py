@@ -17,7 +17,7 @@ from django_eventstream.hold import Hold
 from django_eventstream.storage.base import LogPosition, Storage
 
 PAGE_SIZE = 50
-"""Events of one read."""
+"""Most events of one read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,18 @@ class _CatchUp:
         self._start = self._as_cursor()
         self._frames: list[bytes] = []
         self._has_news = False
+        self._room = 0
         if start.resets:
             self._add(sse.encode_reset(start.resets, self._cursor()))
 
     def run(self, room: int, *, at_least_one: bool) -> Batch:
+        self._room = room
         has_more = False
         for name in self._hold.reliable:
             for event in self._events(name):
                 frame = self._take(event)
-                room -= len(frame)
-                if room < 0 and (self._has_news or not at_least_one):
+                self._room -= len(frame)
+                if self._room < 0 and (self._has_news or not at_least_one):
                     has_more = True
                     break
                 self._positions[name] = event.id or 0
@@ -83,7 +85,9 @@ class _CatchUp:
         # Most who ask have missed nothing, and must not cost more than the one question.
         while self._positions[name] < self._current[name]:
             try:
-                found = self._storage.read(name, self._positions[name], PAGE_SIZE)
+                # What has no room is not read either, but for the event that shows it.
+                room = max(1, self._room)
+                found = self._storage.read(name, self._positions[name], PAGE_SIZE, room)
             except HistoryGoneError as gone:
                 self._positions[name] = max(self._current[name], gone.oldest - 1)
                 self._add(sse.encode_reset({name: "expired"}, self._cursor()))
@@ -91,7 +95,7 @@ class _CatchUp:
             if found and found[0].epoch not in (None, self._epoch):
                 raise StorageUnavailableError("the event log has begun anew meanwhile")
             yield from found
-            if len(found) < PAGE_SIZE:
+            if not found:
                 return
 
     def _take(self, event: Event) -> bytes:

@@ -21,10 +21,17 @@ class ListLog:
         self.kept = kept
         self.position = LogPosition(last, epoch)
         self.reads = 0
+        self.events_read = 0
 
-    def read(self, channel: str, after: int, limit: int) -> list[Event]:
+    def read(self, channel: str, after: int, limit: int, max_bytes: int) -> list[Event]:
         self.reads += 1
-        found = [event for event in self.kept[channel] if event.id > after][:limit]
+        assert max_bytes > 0, "nothing fits, and so a log may find nothing"
+        found = []
+        for event in [event for event in self.kept[channel] if event.id > after][:limit]:
+            if max_bytes > 0:
+                found.append(event)
+                max_bytes -= len(event.data)
+        self.events_read += len(found)
         if found[:1] and found[0].id != after + 1:
             raise HistoryGoneError(channel, found[0].id)
         if not found and self.position.ids[channel] > after:
@@ -86,6 +93,13 @@ def test_an_event_larger_than_the_room_waits_for_the_next_page_where_it_must():
     assert (batch.frames, batch.has_more, batch.end.positions) == ((), True, {"a": 1})
     batch = page(log, Cursor({"a": 1}), room=1_000, at_least_one=True)
     assert (len(batch.frames), batch.has_more, batch.end.positions) == (1, True, {"a": 2})
+
+
+def test_what_has_no_room_is_not_read():
+    log = log_of(a=[1_000] * 100)
+    batch = page(log, Cursor({"a": 0}), room=5_500)
+    assert (len(batch.frames), batch.has_more, batch.end.positions) == (5, True, {"a": 5})
+    assert log.events_read <= 7
 
 
 def test_who_has_missed_nothing_costs_no_read():
