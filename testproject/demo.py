@@ -159,7 +159,11 @@ def run(options, lock, stopped):
 
 
 def require_packages():
-    absent = [name for name in ("django_eventstream", "uvicorn") if find_spec(name) is None]
+    absent = [
+        name
+        for name in ("django_eventstream", "rest_framework", "uvicorn")
+        if find_spec(name) is None
+    ]
     if absent:
         raise DemoError(f"{' and '.join(absent)} cannot be imported; `make demo` installs all.")
 

@@ -26,8 +26,12 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "rest_framework",
     "django_eventstream",
     "chat",
+    "examples.time",
+    "examples.chat",
+    "examples.chat_rest",
 ]
 
 MIDDLEWARE = [

@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 
 urlpatterns = [
     path("", include("chat.urls")),
+    path("examples/", include("examples.urls")),
     path("events/", include("django_eventstream.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", RedirectView.as_view(url=static("chat/icon.svg"))),

@@ -146,7 +146,9 @@ function onState(state, detail) {
   find("cut").disabled = state !== "open";
   if (state === "open") {
     openedAt = Date.now();
-    showNote(`connected, after ${detail}`);
+    // Without the ticket, which says nothing to people and is longer than a line.
+    const places = [...parseCursor(detail)].map((place) => place.join(":"));
+    showNote(`connected, after ${places.join(", ")}`);
   }
   if (state === "cut") showNote("connection cut");
   if (state === "reconnecting") showNote("no connection");

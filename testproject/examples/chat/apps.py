@@ -1,0 +1,8 @@
+"""The app of the chat."""
+
+from django.apps import AppConfig
+
+
+class ChatConfig(AppConfig):
+    name = "examples.chat"
+    label = "example_chat"

@@ -1,0 +1,17 @@
+"""The sender: a process of its own, beside the web server."""
+
+import time
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from django_eventstream import send_event
+
+
+class Command(BaseCommand):
+    help = "Sends the time on the channel `time` once per second, until it is stopped."
+
+    def handle(self, *args, **options):
+        while True:
+            send_event("time", "message", {"time": timezone.now()})
+            time.sleep(1)
