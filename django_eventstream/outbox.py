@@ -146,9 +146,14 @@ def relay(channels: Iterable[str]) -> int:
 
 
 def look(storage: Storage, channels: Sequence[str]) -> LogPosition:
-    """Ask where the log stands, once what was left behind in it has its numbers."""
+    """Ask where the log stands, once what was left behind in it has its numbers.
+
+    Within a transaction it only asks.
+    """
     position = storage.get_position(channels)
-    if not position.unnumbered:
+    # Rolled back with the caller's transaction, ids would be announced first and given again then;
+    # and until it ends nobody else could send there.
+    if not position.unnumbered or storage.is_in_transaction():
         return position
     relay(sorted(position.unnumbered))
     return storage.get_position(channels)

@@ -217,6 +217,20 @@ def test_relays_at_the_same_time_send_an_event_once(default_database, recorder):
     assert recorder.told == [("a", n + 1, f'"{n}"') for n in range(50)]
 
 
+def test_who_looks_within_a_transaction_gives_no_ids_that_could_be_rolled_back(
+    default_database, recorder
+):
+    """They would be announced, and then be given to other events."""
+    leave_behind("left behind")
+    wait_until(lambda: get_storage().get_position([]).unnumbered)
+    with transaction.atomic():
+        assert outbox.look(get_storage(), ["a"]).ids == {"a": 0}
+        transaction.set_rollback(True)
+    assert recorder.told == []
+    assert outbox.look(get_storage(), ["a"]).ids == {"a": 1}
+    assert recorder.told == [("a", 1, '"left behind"')]
+
+
 def test_a_process_that_sends_looks_for_what_others_left_behind_once_a_minute(
     default_database, recorder, monkeypatch
 ):
