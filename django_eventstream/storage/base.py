@@ -70,7 +70,8 @@ class Storage(ABC):
         """Return up to `limit` events with the ids after+1, after+2, …
 
         With `max_bytes` they end with the event whose data makes them that long, near enough:
-        a page takes no more memory than this and one event, however large events are.
+        a page takes no more memory than this and one event, however large events are, and has
+        one even if there is no room.
 
         Empty means that there are none yet. Raises `HistoryGoneError` when `after`+1 was
         stored once and is no longer kept.

@@ -49,13 +49,14 @@ def read_page(
 ) -> list[Event]:
     """Read the events that are there with ids from `after`+1 to `after`+`limit`, in order.
 
-    With `max_bytes` no more than the first ones, up to the one whose data makes them that long.
+    With `max_bytes` no more than the first ones, up to the one whose data makes them that long;
+    there is always room for one.
     """
     parameters: dict[str, Any] = {"channel": channel, "after": after, "end": after + limit}
     statement = _PAGE
     if max_bytes is not None:
         statement = _BOUNDED_PAGE[connection.vendor]
-        parameters["max_bytes"] = max_bytes
+        parameters["max_bytes"] = max_bytes = max(max_bytes, 1)
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         rows = cursor if max_bytes is None else _up_to(cursor, max_bytes)

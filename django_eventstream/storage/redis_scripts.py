@@ -119,9 +119,10 @@ end
 _APPEND = f"""
 local before = redis.call('GET', KEYS[3])
 if before then
-  -- Whoever did not get the answer asks again.
+  -- Whoever did not get the answer asks again. What was asked first may come last, when the caller
+  -- has gone on.
   local call, said = before:match('^(%d+) (.*)$')
-  if call == ARGV[1] then
+  if tonumber(call) >= tonumber(ARGV[1]) then
     return said
   end
 end
@@ -159,7 +160,8 @@ return said
 # KEYS: …, the stream. ARGV: channel, after, limit, most bytes.
 # Returns the epoch, the oldest id that is kept if it is not the one wanted, else 0, and the events.
 _READ = """
-local channel, room = ARGV[1], tonumber(ARGV[4])
+-- There is always room for one.
+local channel, room = ARGV[1], math.max(1, tonumber(ARGV[4]))
 local found = { epoch(), '0' }
 local last = last_of(channel, KEYS[3])
 local wanted = tonumber(ARGV[2]) + 1

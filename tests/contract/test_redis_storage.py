@@ -151,6 +151,18 @@ def test_an_append_whose_answer_was_cut_off_is_done_once(log, redis_server):
     assert data(log) == ["0", "1", "2", "3", "4", "5"]
 
 
+def test_an_append_that_arrives_after_the_next_one_is_not_done_again(log, monkeypatch):
+    """Asked again over another connection, its sender had gone on before the first came through."""
+    log.append([event(data="0")])
+    client, sent = log._ready_to_ask().client, []
+    evalsha = client.evalsha
+    monkeypatch.setattr(client, "evalsha", lambda *given: sent.append(given) or evalsha(*given))
+    log.append([event(data="1")])
+    log.append([event(data="2")])
+    evalsha(*sent[0])
+    assert data(log) == ["0", "1", "2"]
+
+
 def test_an_append_waits_for_a_redis_that_starts_again(running):
     redis = running(Redis(appendonly=True))
     log = redis_log(redis)

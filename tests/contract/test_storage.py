@@ -292,7 +292,7 @@ def test_reading_goes_on_after_an_id_up_to_the_limit(log):
 
 
 @pytest.mark.parametrize(
-    ("room", "expected"), [(1, [1]), (999, [1]), (2_500, [1, 2, 3]), (10**6, 9)]
+    ("room", "expected"), [(0, [1]), (1, [1]), (999, [1]), (2_500, [1, 2, 3]), (10**6, 9)]
 )
 def test_a_page_ends_with_the_event_that_fills_it(log, room, expected):
     """Five hundred events of a megabyte each were read at once."""

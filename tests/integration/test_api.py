@@ -328,7 +328,7 @@ def test_a_channel_manager_that_raises_while_trimming_harms_no_send(log, monkeyp
         def get_retention(self, channel):
             raise ZeroDivisionError
 
-    monkeypatch.setattr("django_eventstream.retention.get_channel_manager", Broken)
+    monkeypatch.setattr("django_eventstream.backends.get_channel_manager", Broken)
     due = Housekeeper()
     due._due = 0.0
     monkeypatch.setattr("django_eventstream.retention._housekeeper", due)
