@@ -1,6 +1,7 @@
 """The sender: a process of its own, beside the web server."""
 
-import time
+import signal
+import threading
 
 from django.core.management.base import BaseCommand
 from django.utils import timezone
@@ -12,6 +13,8 @@ class Command(BaseCommand):
     help = "Sends the time on the channel `time` once per second, until it is stopped."
 
     def handle(self, *args, **options):
-        while True:
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        while not stopped.wait(1):
             send_event("time", "message", {"time": timezone.now()})
-            time.sleep(1)
