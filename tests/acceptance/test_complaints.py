@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.test_redis import wait_until_heard
+from tests.acceptance.test_several_processes import NO_POLL
 from tests.services.python import run_python
 from tests.services.servers import AppServer
 from tests.sse_client import StreamClient, assert_sequence, numbered
@@ -206,3 +208,24 @@ def test_issue_52_a_reconnect_goes_on_where_the_connection_was_cut(
     with open_client(unique_channel, last_event_id=first.last_event_id) as client:
         client.wait_for(lambda it: it.has(unique_channel, 1))
         assert_sequence(client, unique_channel, [1])
+
+
+def test_issues_120_155_after_a_restart_of_redis_events_go_on_between_processes(
+    app_server, site_database, redis_server, unique_channel
+):
+    """Nobody looks into the log here for ten minutes: what comes was told by Redis."""
+    broker = {"EVENTSTREAM_REDIS": {"host": "127.0.0.1", "port": redis_server.port}}
+    settings = {**SETTINGS, **broker, **NO_POLL}
+    here = app_server(site_database, settings=settings)
+    other = app_server(site_database, "uvicorn+wrapper", settings=settings)
+    with StreamClient(f"{here.url}/events/?channel={unique_channel}") as client:
+        client.wait_open()
+        wait_until_heard(redis_server, [here])
+        redis_server.kill()
+        other.send(*numbered(unique_channel, [1]))
+        redis_server.start()
+        wait_until_heard(redis_server, [here])
+        other.send(*numbered(unique_channel, [2]))
+        client.wait_for(lambda it: it.has(unique_channel, 2), 30)
+        assert_sequence(client, unique_channel, [1, 2])
+        assert len(client.connections) == 1
