@@ -87,7 +87,8 @@ def channel_permission_changed(user: Any, channel: str) -> None:
     """End the user's streams on `channel`, everywhere, if the user may not read it any more.
 
     `user` is None for everybody who is not logged in. Does nothing if the channel manager
-    still lets the user read. Inside a transaction it takes effect after the commit.
+    still lets the user read. Inside a transaction it takes effect after the commit. Raises
+    ValueError for a user who was deleted already: Django took the primary key away.
     """
     validate_channel(channel)
     if not get_channel_manager().can_read_channel(user, channel):

@@ -34,8 +34,13 @@ def user_key(user: Any) -> str | None:
 
 
 def announce_disconnect(user: Any, channel: str) -> None:
-    """Tell every process and proxy that a user may no longer read a channel."""
+    """Tell every process and proxy that a user may no longer read a channel.
+
+    Raises ValueError for a user without a primary key, whose streams nobody could find.
+    """
     user_id = user_key(user)
+    if user_id is not None and user.pk is None:
+        raise ValueError("the user has no primary key: tell of a user before deleting them")
     data = json.dumps({"user": user_id, "channel": channel})
     event = Event(CONTROL_CHANNEL, DISCONNECT, data)
     if get_storage() is None:

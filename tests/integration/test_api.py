@@ -259,6 +259,15 @@ def test_a_permission_that_was_taken_away_is_told_to_everybody(log, recorder, us
 
 
 @MANAGED
+def test_a_user_without_a_key_whose_streams_cannot_be_found_is_refused(log, recorder, monkeypatch):
+    """`user.delete()` takes the key away: in silence, the streams of the user would go on."""
+    monkeypatch.setattr(Managed, "can_read_channel", lambda self, user, channel: False)
+    with pytest.raises(ValueError, match="before deleting"):
+        channel_permission_changed(User(None), "a")
+    assert recorder.disconnected == []
+
+
+@MANAGED
 def test_a_permission_that_is_still_there_is_no_news(log, recorder):
     channel_permission_changed(User(2), "a")
     assert recorder.told == recorder.disconnected == []
