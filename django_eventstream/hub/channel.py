@@ -52,7 +52,9 @@ class HeldChannel:
         window_bytes: int,
         schedule: Callable[[HeldChannel], None],
         listener: Callable[[Event], None] | None = None,
+        missed: Callable[[], None] | None = None,
     ) -> None:
+        """`listener` hears every event, and `missed()` says that there were some it never will."""
         self.name = name
         self.is_reliable = is_reliable
         self.readers: dict[Reader, None] = {}
@@ -73,6 +75,7 @@ class HeldChannel:
         self._mean_size = USUAL_SIZE
         self._schedule = schedule
         self._listener = listener
+        self._missed = missed
         self._target_when_asked = 0
 
     # What hints say
@@ -93,8 +96,12 @@ class HeldChannel:
         self.waiting.clear()
         # Nobody tells a listener that it must start over: it hears what came meanwhile.
         start = last_id if self._listener is None else min(last_id, self.window.last_id)
+        has_gone_back = last_id < self.window.last_id
         self.position(start, epoch)
         self.hint(last_id)
+        if has_gone_back:
+            # Nobody knows what was sent since the backup: its ids have been passed already.
+            self._tell_missed()
 
     def forget(self, reader: Reader) -> None:
         """A connection has left."""
@@ -162,7 +169,9 @@ class HeldChannel:
         """Learn that the log keeps nothing before `gone.oldest`."""
         if self.window.last_id < gone.oldest - 1:
             self.window.restart(gone.oldest - 1)
+            self.positioned_at = time.monotonic()
             self._wake_all()
+            self._tell_missed()
         for reader, position in list(self.waiting.items()):
             if position < gone.oldest - 1:
                 del self.waiting[reader]
@@ -174,6 +183,10 @@ class HeldChannel:
             for event in events:
                 self._listener(event)
         self._wake_all()
+
+    def _tell_missed(self) -> None:
+        if self._missed is not None:
+            self._missed()
 
     def _wake_all(self) -> None:
         for reader in list(self.readers):

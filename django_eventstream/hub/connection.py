@@ -89,6 +89,10 @@ class Connection:
         """End at an event boundary; the client comes back after `retry` milliseconds."""
         self._end(sse.encode_retry(retry) + self.convoy.take_ticket(self.hold.stamp))
 
+    def send_away(self, retry: int) -> None:
+        """End as by `drain()`, but without a ticket: the client must be asked for again."""
+        self._end(sse.encode_retry(retry))
+
     def break_off(self, error: Exception) -> None:
         """End because of a fault; the server closes the connection as it sees fit."""
         self._error = error

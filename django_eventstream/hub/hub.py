@@ -187,7 +187,10 @@ class Hub:
     def _rise(self) -> None:
         self._listen()
         control = self._channels[CONTROL_CHANNEL] = self._make_channel(
-            CONTROL_CHANNEL, is_reliable=self._follower is not None, listener=self._hear
+            CONTROL_CHANNEL,
+            is_reliable=self._follower is not None,
+            listener=self._hear,
+            missed=self._ask_everybody_again,
         )
         if self._log is not None and (follower := self._follower) is not None:
             self._revocations = Revocations(
@@ -222,7 +225,12 @@ class Hub:
                 del held[name]
 
     def _make_channel(
-        self, name: str, *, is_reliable: bool, listener: Callable[[Event], None] | None = None
+        self,
+        name: str,
+        *,
+        is_reliable: bool,
+        listener: Callable[[Event], None] | None = None,
+        missed: Callable[[], None] | None = None,
     ) -> HeldChannel:
         return HeldChannel(
             name,
@@ -230,6 +238,7 @@ class Hub:
             window_bytes=self._options.window_bytes,
             schedule=self._schedule_read,
             listener=listener,
+            missed=missed,
         )
 
     def _schedule_read(self, channel: HeldChannel) -> None:
@@ -247,3 +256,10 @@ class Hub:
             if concerns(change, connection.hold):
                 self._admission.remove(connection)
                 connection.fail(EventPermissionError.for_channels([change.channel]))
+
+    def _ask_everybody_again(self) -> None:
+        """What took permissions away was missed: who comes back is judged by the view."""
+        logger.warning("Streams are ended: changes of permissions may have been missed")
+        for connection in list(self._connections):
+            self._admission.remove(connection)
+            connection.send_away(retry_milliseconds())

@@ -515,6 +515,44 @@ async def test_a_message_of_another_version_on_the_control_channel_hides_no_othe
 
 
 @in_a_loop
+async def test_revocations_that_nobody_can_hear_any_more_send_every_stream_back(log, hub):
+    """An outage was longer than the control channel keeps: the streams went on for ever."""
+    stamped = {"stamp": lambda: "a ticket", "ticket_seconds": 60}
+    clients = [Client(hub, "a", user_id=user, **stamped) for user in ("7", None)]
+    for client in clients:
+        await client.until(lambda client=client: client.messages)
+    log.is_away = True
+    before = time.monotonic()
+    disconnect(log, hub, "7", "a")
+    disconnect(log, hub, "8", "elsewhere")
+    log.trim(CONTROL_CHANNEL, keep=1)
+    log.is_away = False
+    hub.look()
+    for client in clients:
+        await client.until(lambda client=client: client.has_end)
+        assert client.retry
+        assert client.cursor == "a:0,:a ticket"  # of its first frame: none for what was missed
+        assert len(client.messages) == 1
+    overtaken = Client(hub, "a", user_id="7", authorized_at=before, authorize=refuse)
+    await overtaken.until(lambda: overtaken.messages)
+    assert [message.type for message in overtaken.messages] == ["stream-error"]
+
+
+@in_a_loop
+async def test_a_control_channel_that_went_back_may_hide_revocations(log, hub):
+    """Its next messages have ids that the hub had passed, and were never read."""
+    for _ in range(5):
+        disconnect(log, hub, "9", "elsewhere")
+    client = Client(hub, "a", user_id="7")
+    await client.until(lambda: client.messages)
+    del log.events[CONTROL_CHANNEL][1:]
+    disconnect(log, hub, "7", "a")
+    log.epoch = 77
+    await client.until(lambda: client.has_end)
+    assert client.retry
+
+
+@in_a_loop
 async def test_a_log_that_is_restored_while_a_stream_joins_does_not_hide_what_comes_next(log, hub):
     is_allowed = threading.Event()
     for _ in range(10):
