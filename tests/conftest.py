@@ -48,7 +48,7 @@ def redis_server(shared_redis: Redis) -> Redis:
     """A running, empty Redis; a test may kill, restart and fill it."""
     if not shared_redis.is_running:
         shared_redis.start()
-    shared_redis.flush()
+    shared_redis.renew()
     return shared_redis
 
 

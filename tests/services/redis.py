@@ -48,6 +48,11 @@ class Redis(Service):
     def flush(self) -> None:
         self.command("FLUSHALL")
 
+    def renew(self) -> None:
+        """As if it were new: no data, and none of the programs that it was given before."""
+        self.flush()
+        self.command("SCRIPT FLUSH")
+
     def command(self, line: str) -> bytes:
         """The first bytes of the answer to one inline command; none if the server is not there."""
         try:
