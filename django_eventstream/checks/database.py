@@ -92,6 +92,37 @@ def check_tables(*, databases: Sequence[str] | None = None, **kwargs: Any) -> li
     return [warning("eventstream.W019", problem, f"Run `python manage.py migrate{option}`.")]
 
 
+@register(Tags.database)
+def check_isolation(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W024: a PostgreSQL with another isolation than Django takes for granted. Asks it."""
+    connection = _log_connection()
+    if (
+        connection is None
+        or connection.alias not in (databases or ())
+        or connection.vendor != "postgresql"
+        or "isolation_level" in connection.settings_dict.get("OPTIONS", {})
+    ):
+        return []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW default_transaction_isolation")
+            [level] = cursor.fetchone()
+    except DatabaseError:
+        # W019 says so.
+        return []
+    if level == "read committed":
+        return []
+    text = (
+        f"This PostgreSQL begins transactions as {level!r}, which Django does not know: of two "
+        "that send to a channel at once, one fails."
+    )
+    hint = (
+        "Say it in the settings, with a value of psycopg.IsolationLevel: "
+        f'DATABASES[{connection.alias!r}]["OPTIONS"]["isolation_level"].'
+    )
+    return [warning("eventstream.W024", text, hint)]
+
+
 def _problem_of_tables(connection: BaseDatabaseWrapper) -> str | None:
     with connection.cursor() as cursor:
         tables = connection.introspection.table_names(cursor)

@@ -250,6 +250,21 @@ def test_a_database_that_is_down_is_a_message_and_no_traceback(postgres_only):
         del connections.settings["down"]
 
 
+def test_a_postgresql_with_an_isolation_that_django_does_not_know_of_is_found(postgres_only):
+    serializable = "-c default_transaction_isolation=serializable"
+    settings = {**postgres_only.settings, "OPTIONS": {"options": serializable}}
+    told = {**settings, "OPTIONS": {**settings["OPTIONS"], "isolation_level": 4}}
+    for options, expected in ((settings, ["eventstream.W024"]), (told, [])):
+        connections.settings["strict"] = connections.configure_settings(
+            {"default": {}, "strict": options}
+        )["strict"]
+        try:
+            with replace(postgres_only, settings=options, alias="strict").as_default():
+                assert list(found_at("default")) == expected
+        finally:
+            del connections.settings["strict"]
+
+
 def test_a_project_without_a_database_is_told_so(sqlite_only):
     complete = connections.configure_settings({"default": {}})
     connections.settings["none"] = complete["default"]
