@@ -23,6 +23,8 @@ from django_eventstream.storage.orm import DjangoModelStorage
 OLDEST_SQLITE = (3, 35)
 """The first with RETURNING."""
 
+MEMORY_STORAGE = "django_eventstream.storage.MemoryStorage"
+
 VENDORS = ("sqlite", "postgresql", "mysql")
 
 
@@ -53,6 +55,18 @@ def check_database(**kwargs: Any) -> Iterator[CheckMessage]:
             "Without psycopg 3 nothing can listen to PostgreSQL's notifications: events of other "
             f"processes arrive {settings.POLL_SECONDS} s late.",
             f"Install psycopg (version 3), or set {PREFIX}POSTGRES_NOTIFY to False.",
+        )
+
+
+@register(TAG, deploy=True)
+def check_memory(**kwargs: Any) -> Iterator[CheckMessage]:
+    """W025: a log that no other process has, and that ends with its own."""
+    if settings.STORAGE_CLASS == MEMORY_STORAGE:
+        yield warning(
+            "eventstream.W025",
+            "The event log is in the memory of each process: events do not reach streams of "
+            "another one, and none outlives a restart.",
+            f"Leave {PREFIX}STORAGE_CLASS out: then the log is in the project's database.",
         )
 
 

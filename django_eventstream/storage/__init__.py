@@ -9,6 +9,7 @@ _HOMES = {
     "Storage": "django_eventstream.storage.base",
     "DjangoModelStorage": "django_eventstream.storage.orm",
     "RedisStorage": "django_eventstream.storage.redis",
+    "MemoryStorage": "django_eventstream.storage.memory",
     "IncompatibleSettings": "django_eventstream.exceptions",
     "RedisPackageIsNotAvailable": "django_eventstream.exceptions",
     # Of django-eventstream 5, whose classes go on working.

@@ -1,4 +1,4 @@
-"""The log keeps the contract of `Storage`, on each database and on Redis."""
+"""The log keeps the contract of `Storage`, on each database, on Redis and in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_eventstream import models
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
-from django_eventstream.storage import DjangoModelStorage, RedisStorage
+from django_eventstream.storage import DjangoModelStorage, MemoryStorage, RedisStorage
 from django_eventstream.storage.base import Storage
 from django_eventstream.storage.orm import EPOCH_NAME
 from tests.conftest import opened
@@ -30,11 +30,13 @@ def db_log(database: Database) -> DjangoModelStorage:
     return DjangoModelStorage(using=database.alias)
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mariadb", "redis"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb", "redis", "memory"])
 def log(request, database_of, django_db_blocker) -> Iterator[Storage]:
     """Every kind of log in turn, empty."""
     if request.param == "redis":
         yield redis_log(request.getfixturevalue("redis_server"))
+    elif request.param == "memory":
+        yield MemoryStorage()
     else:
         with opened(request.param, database_of, django_db_blocker) as database:
             yield DjangoModelStorage(using=database.alias)
@@ -61,6 +63,12 @@ def age(log: Storage, channel: str, up_to: int, **ago: float) -> None:
     if isinstance(log, RedisStorage):
         age_stream(log, channel, up_to, timedelta(**ago))
         return
+    if isinstance(log, MemoryStorage):
+        for number in range(1, up_to + 1):
+            if (channel, number) in log._stored:
+                created, event = log._stored[channel, number]
+                log._stored[channel, number] = created - timedelta(**ago), event
+        return
     rows = models.Event.objects.using(log.alias).filter(channel=channel, eid__lte=up_to)
     rows.update(created=timezone.now() - timedelta(**ago))
 
@@ -69,6 +77,8 @@ def delete_by_hand(log: Storage, channel: str, event_id: int) -> None:
     """Removes one event, as nobody should."""
     if isinstance(log, RedisStorage):
         delete_entry(log, channel, event_id)
+    elif isinstance(log, MemoryStorage):
+        del log._stored[channel, event_id]
     else:
         models.Event.objects.using(log.alias).filter(channel=channel, eid=event_id).delete()
 

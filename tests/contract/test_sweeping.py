@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from datetime import timedelta
@@ -13,7 +14,7 @@ from django.utils import timezone
 from django_eventstream import models
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
-from django_eventstream.storage import DjangoModelStorage
+from django_eventstream.storage import DjangoModelStorage, MemoryStorage
 from django_eventstream.storage.base import Sweep
 from tests.services.databases import Database
 
@@ -196,3 +197,38 @@ def test_nobody_waits_for_a_transaction_that_has_sent(log, count):
     finally:
         done.set()
         sender.join()
+
+
+def test_a_log_in_memory_is_swept_from_its_oldest_events():
+    log = MemoryStorage()
+    names = [f"user-{number}" for number in range(30)]
+    log.append([Event(name, "message", text) for text in "abc" for name in names])
+    in_an_hour = timezone.now() + timedelta(hours=1)
+    kept_for_ever = names[0]
+
+    def limits(channel: str):
+        return (None, None) if channel == kept_for_ever else (in_an_hour, None)
+
+    found = log.sweep(0, 50, limits)
+    assert found.removed == 50
+    assert found.created is not None
+    while log.sweep(0, 50, limits).removed:
+        pass
+    assert [event.id for event in log.read(kept_for_ever, 0, 9)] == [1, 2, 3]
+    assert log.get_position(names).ids == dict.fromkeys(names, 3)
+    assert log.read(names[1], 3, 9) == []
+    with pytest.raises(HistoryGoneError):
+        log.read(names[1], 0, 9)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_process_that_forks_begins_a_log_of_its_own_in_memory():
+    log = MemoryStorage()
+    log.append(events_of("a", "1"))
+    before = log.get_position(["a"])
+    child = os.fork()
+    if not child:
+        mine = log.get_position(["a"])
+        os._exit(0 if mine.ids == {"a": 0} and mine.epoch > before.epoch else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert log.get_position(["a"]) == before

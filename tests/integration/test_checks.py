@@ -265,6 +265,13 @@ def test_a_postgresql_with_an_isolation_that_django_does_not_know_of_is_found(po
             del connections.settings["strict"]
 
 
+def test_a_log_in_memory_is_no_log_for_a_deployment(settings):
+    settings.EVENTSTREAM_STORAGE_CLASS = "django_eventstream.storage.MemoryStorage"
+    deployed = run_checks(tags=[TAG], include_deployment_checks=True)
+    assert "eventstream.W025" in [message.id for message in deployed]
+    assert "eventstream.W025" not in [message.id for message in run_checks(tags=[TAG])]
+
+
 def test_a_project_without_a_database_is_told_so(sqlite_only):
     complete = connections.configure_settings({"default": {}})
     connections.settings["none"] = complete["default"]
