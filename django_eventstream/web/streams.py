@@ -121,6 +121,8 @@ class HeldStream:
         self._hold = hold
         self._connection: Connection | None = None
         self._is_closed = False
+        self._untaken = b""
+        """What came when whoever had asked did not wait for it any more."""
 
     def __aiter__(self) -> HeldStream:
         return self
@@ -129,7 +131,11 @@ class HeldStream:
         if self._connection is None:
             return self._begin()
         self._asked: asyncio.Future[bytes] = self._loop.create_future()
-        self._connection.ready()
+        if self._untaken:
+            self._asked.set_result(self._untaken)
+            self._untaken = b""
+        else:
+            self._connection.ready()
         return self._asked
 
     async def aclose(self) -> None:
@@ -140,7 +146,9 @@ class HeldStream:
 
     def send(self, chunk: bytes) -> bool:
         """See `Outlet.send()`: it is gone when the next one is asked for."""
-        if not self._asked.done():
+        if self._asked.done():
+            self._untaken = chunk
+        else:
             self._asked.set_result(chunk)
         return False
 

@@ -24,6 +24,7 @@ from django_eventstream.hub.channel import PAGES_IN_WINDOW
 from django_eventstream.hub.hub import Hub, HubOptions
 from django_eventstream.hub.log import LogReader
 from django_eventstream.storage.base import LogPosition
+from django_eventstream.web import streams
 from tests.sse_parser import EventStreamParser, Message
 from tests.transcript import positions
 
@@ -738,3 +739,27 @@ async def test_a_stream_of_many_channels_keeps_no_more_pages_than_one_of_few(log
         largest = max(largest, sum(frame.size for page in pages for frame in page))
         await asyncio.sleep(0)
     assert largest <= 40_000 // PAGES_IN_WINDOW + len(names) * 500
+
+
+def test_who_stops_waiting_for_a_chunk_gets_it_when_asking_again(monkeypatch):
+    """As a heartbeat does that steps a stream of the plain lane with a timeout."""
+
+    async def main() -> None:
+        log = MemoryLog()
+        log.append("a")
+        hub = Hub(log, OPTIONS)
+        monkeypatch.setattr(streams, "get_hub", lambda: hub)
+        stream = streams.HeldStream(Hold(("a",), (), None, None, time.monotonic(), lambda: None))
+        await anext(stream)
+        asked = asyncio.ensure_future(stream.__anext__())
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.sleep(0)
+        hub.offer([log.append("a", "two")])
+        for text in (b"two", b"three"):
+            assert b"data: " + text in await asyncio.wait_for(stream.__anext__(), 5)
+            if text == b"two":
+                hub.offer([log.append("a", "three")])
+        await stream.aclose()
+
+    asyncio.run(main())
