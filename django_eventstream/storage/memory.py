@@ -53,7 +53,8 @@ class MemoryStorage(Storage):
             for number in range(after + 1, min(after + limit, last) + 1):
                 if (channel, number) not in self._stored or size >= room:
                     break
-                found.append(self._stored[channel, number][1])
+                # In whatever life it was sent, it belongs to the one of now.
+                found.append(self._stored[channel, number][1].with_id(number, self._epoch))
                 size += len(found[-1].data)
             if after < last and (channel, after + 1) not in self._stored:
                 raise HistoryGoneError(channel, oldest=self._next(channel, after + 1))

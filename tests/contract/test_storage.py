@@ -464,6 +464,15 @@ def test_each_epoch_is_higher_than_the_one_before(log):
     assert last_ids(log, "a") == {"a": 1}
 
 
+def test_what_is_kept_from_an_epoch_before_belongs_to_the_one_of_now(log):
+    log.append(events_of("a", "1"))
+    epoch = log.begin_epoch()
+    log.append(events_of("a", "2"))
+    found = log.read("a", 0, 9)
+    assert [event.id for event in found] == [1, 2]
+    assert {event.epoch for event in found} <= {None, epoch}
+
+
 def test_the_first_epoch_in_a_database_is_zero(db_log):
     db_log.append(events_of("a", "1"))
     assert db_log.get_position(["a"]).epoch == 0
