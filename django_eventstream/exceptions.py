@@ -66,6 +66,11 @@ class StorageUnavailableError(EventStreamError):
 
     status = 503
 
+    def __init__(self, message: str, *, may_be_stored: bool = False) -> None:
+        super().__init__(message)
+        self.may_be_stored = may_be_stored
+        """Whether what was being written may be in the log: only the answer was lost."""
+
 
 class HistoryGoneError(EventStreamError):
     """Events of `channel` after the position asked for are no longer kept."""
