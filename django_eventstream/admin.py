@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from datetime import timezone as datetime_timezone
-from functools import cached_property
 from typing import Any, ClassVar, cast
 
 from django.contrib import admin
@@ -20,6 +19,7 @@ from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString

@@ -21,6 +21,7 @@ from django_eventstream.backends import get_retention, get_storage
 from django_eventstream.channelmanager import Retention
 from django_eventstream.conf import settings
 from django_eventstream.events import CONTROL_CHANNEL, Event
+from django_eventstream.processes import after_fork
 from django_eventstream.storage.base import Storage
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,12 @@ class Housekeeper:
     """Decides after each send whether a batch is due, and of which channel."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._begin()
+        after_fork(self._begin)
+
+    def _begin(self) -> None:
+        # A signal handler may send as well, in the middle of whatever its thread does.
+        self._lock = threading.RLock()
         self._sent: Counter[str] = Counter()
         self._due = time.monotonic() + PAUSE_SECONDS
         self._events_until_due: int | None = None

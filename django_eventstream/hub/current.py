@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,14 +12,26 @@ from django_eventstream.conf import settings
 from django_eventstream.hub.hub import Hub, HubOptions
 from django_eventstream.hub.log import LogReader
 from django_eventstream.hub.shutdown import drain_on_signals
+from django_eventstream.processes import after_fork
 
 # A signal handler takes it too, in the middle of whatever its thread does.
 _lock = threading.RLock()
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
-# The loops of a process that forks do not run in its child; they would only collect what is sent.
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_hubs.clear)
+
+_inherited: list[dict[asyncio.AbstractEventLoop, Hub]] = []
+"""Of the parent process. The end of a loop in a child would close what both have open."""
+
+
+def _begin() -> None:
+    # The parent's loops do not run here; their hubs would only collect what is sent.
+    global _lock
+    _lock = threading.RLock()
+    _inherited.append(_hubs.copy())
+    _hubs.clear()
+
+
+after_fork(_begin)
 
 
 def get_hub() -> Hub:
@@ -36,12 +47,16 @@ def get_hub() -> Hub:
     return hub
 
 
-def tell_hubs(function: Callable[[Hub], None]) -> None:
-    """Call `function(hub)` for every hub of this process, each in its own thread; do not wait."""
+def tell_hubs(function: Callable[[Hub], None]) -> int:
+    """Call `function(hub)` for every hub of this process, each in its own thread; do not wait.
+
+    Returns how many hubs there are.
+    """
     with _lock:
         hubs = list(_hubs.values())
     for hub in hubs:
         hub.call_threadsafe(function)
+    return len(hubs)
 
 
 def _forget_closed_loops() -> None:

@@ -20,8 +20,11 @@ GRACE_SECONDS = 0.5
 hypercorn's, when its whole process group is told to stop."""
 
 
-def drain_on_signals(drain: Callable[[], None]) -> None:
+def drain_on_signals(drain: Callable[[], int | None]) -> None:
     """Call `drain()` on SIGTERM and SIGINT, before whatever handled the signal so far.
+
+    It may say how many hubs it told: a process with none has no streams to end. Such is a child
+    of one that has, which inherits its handlers.
 
     Only the main thread may set handlers; without them streams end with their process. Called
     again, it does something only if somebody has set a handler of their own meanwhile.
@@ -34,15 +37,18 @@ def drain_on_signals(drain: Callable[[], None]) -> None:
 
 
 class _Handler:
-    def __init__(self, drain: Callable[[], None], previous: Any) -> None:
+    def __init__(self, drain: Callable[[], int | None], previous: Any) -> None:
         self._drain = drain
         self._previous = previous
 
     def __call__(self, received: int, frame: FrameType | None) -> None:
-        self._drain()
+        told = self._drain()
         if callable(self._previous):
             self._previous(received, frame)
         elif self._previous != signal.SIG_IGN:
             # Nobody else looks after this process: it ends as it would have, a moment later.
             signal.signal(received, signal.SIG_DFL)
+            if told == 0:
+                os.kill(os.getpid(), received)
+                return
             threading.Timer(GRACE_SECONDS, os.kill, (os.getpid(), received)).start()

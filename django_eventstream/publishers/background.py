@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
-from weakref import WeakSet, finalize
+from weakref import finalize
 
+from django_eventstream import processes
 from django_eventstream.events import Event
 from django_eventstream.exceptions import PublishError
 
 logger = logging.getLogger(__name__)
 
-Send = Callable[[Sequence[Event]], Coroutine[Any, Any, None]]
+Send = Callable[[Sequence[Event]], AsyncIterator[int]]
+"""Sends events in order, and yields how many more of them the broker has taken; or raises."""
 
 QUEUE_CHARACTERS = 16 * 1024 * 1024
 """Most data that waits to be sent. More is not: what is in the log is found there."""
@@ -50,8 +51,7 @@ class _Queue:
     def put(self, job: _Job) -> bool:
         """Say whether there was room."""
         with self._changed:
-            is_full = bool(self._jobs) and self._size + job.size > QUEUE_CHARACTERS
-            if is_full or self._is_closed:
+            if self._jobs and self._size + job.size > QUEUE_CHARACTERS:
                 return False
             self._jobs.append(job)
             self._size += job.size
@@ -63,16 +63,26 @@ class _Queue:
         with self._changed:
             while not self._jobs and not self._is_closed:
                 self._changed.wait()
-            jobs = list(self._jobs)
-            self._jobs.clear()
-            self._size = 0
-            return jobs
+            return self._take()
 
     def close(self) -> None:
-        """Take nothing more; what is in it is still sent."""
+        """End the thread once it has sent what is in the queue."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
+
+    def give_up(self, why: str) -> int:
+        """Let go of what is still there; return how many events."""
+        with self._changed:
+            jobs = self._take()
+        _fail(jobs, PublishError(why))
+        return sum(len(job.events) for job in jobs)
+
+    def _take(self) -> list[_Job]:
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        self._size = 0
+        return jobs
 
 
 class BackgroundSender:
@@ -84,36 +94,56 @@ class BackgroundSender:
     """
 
     def __init__(self, name: str, make_send: Callable[[], Send], timeout: float) -> None:
-        self._is_refusing = False
         self._name = name
         self._make_send = make_send
         self._timeout = timeout
-        self._start_over()
-        _live_senders().add(self)
+        self._finalizer: finalize[..., BackgroundSender] | None = None
+        self._begin()
+        processes.after_fork(self._begin)
+        processes.before_exit(self.flush)
 
     def send(self, events: Sequence[Event], *, wait: bool = False) -> None:
-        """Send later, and never fail; with `wait` return when sent, or raise `PublishError`."""
+        """Send later, and never fail; with `wait` return when sent, or raise `PublishError`.
+
+        It waits for two timeouts at most: another send may be under way when this one begins.
+        """
         job = _Job(events, Future())
-        if self._is_running() and self._queue.put(job):
-            self._is_refusing = False
-        else:
-            self._refuse(job)
+        with self._lock:
+            why = self._put(job)
+        if why is not None:
+            job.done.set_exception(PublishError(why))
+        self._report(why)
         if wait:
             self._wait(job)
 
-    def _start_over(self) -> None:
-        self._lock = threading.Lock()
+    def flush(self, deadline: float) -> None:
+        """Wait until all is sent, one timeout at most; what comes later has a new thread."""
+        with self._lock:
+            thread, queue = self._thread, self._queue
+            self._begin()
+        queue.close()
+        if thread is not None:
+            thread.join(max(0.0, min(deadline - time.monotonic(), self._timeout)))
+        if lost := queue.give_up("the process ended first"):
+            logger.warning("%s: %d events were not sent before the process ended", self._name, lost)
+
+    def _begin(self) -> None:
+        # A signal handler may send as well, in the middle of whatever its thread does.
+        self._lock = threading.RLock()
         self._queue = _Queue()
         self._thread: threading.Thread | None = None
-        self._finalizer: finalize[..., BackgroundSender] | None = None
         self._is_refusing = False
+        if self._finalizer is not None:
+            self._finalizer.detach()  # It would close the queue of the parent process.
 
-    def _is_running(self) -> bool:
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._start_thread()
-        return self._thread is not None
+    def _put(self, job: _Job) -> str | None:
+        """Queue a job; say why if it cannot be sent."""
+        if self._thread is None or not self._thread.is_alive():
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # The process is ending, or there are too many threads.
+                return str(error)
+        return None if self._queue.put(job) else "too many events wait already"
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
@@ -122,32 +152,23 @@ class BackgroundSender:
             name=f"eventstream to {self._name}",
             daemon=True,
         )
-        try:
-            thread.start()
-        except RuntimeError:  # Python is about to end, or the system has no more threads.
-            return
+        thread.start()
         self._thread = thread
-        self._finalizer = finalize(self, _finish, self._queue, thread, self._timeout)
+        self._finalizer = finalize(self, self._queue.close)
+        self._finalizer.atexit = False
+        processes.expect_exit()
 
     def _wait(self, job: _Job) -> None:
-        # Two timeouts: another send may be under way when this one begins.
         try:
             job.done.result(2 * self._timeout)
         except Exception as error:
-            text = str(error) or type(error).__name__
+            text = str(error) or f"not within {2 * self._timeout:g} s"
             raise PublishError(f"{self._name} did not take the event: {text}") from error
 
-    def _refuse(self, job: _Job) -> None:
-        job.done.set_exception(PublishError("too much is waiting already"))
-        if not self._is_refusing:
-            self._is_refusing = True
-            logger.warning("%s: too many events wait, some are not sent", self._name)
-
-    def forked(self) -> None:
-        """Begin anew in a child process, in which no thread but the forking one goes on."""
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self._start_over()
+    def _report(self, why: str | None) -> None:
+        if why is not None and not self._is_refusing:
+            logger.warning("%s: some events are not sent: %s", self._name, why)
+        self._is_refusing = why is not None
 
 
 def _run(name: str, queue: _Queue, make_send: Callable[[], Send]) -> None:
@@ -158,44 +179,42 @@ def _run(name: str, queue: _Queue, make_send: Callable[[], Send]) -> None:
         while jobs := queue.take_all():
             try:
                 send = send or make_send()
-                loop.run_until_complete(send([event for job in jobs for event in job.events]))
-            except Exception as error:  # whatever the client of a broker raises
+                loop.run_until_complete(_send(send, jobs))
+            except (Exception, asyncio.CancelledError) as error:  # whatever the client raises
                 if is_reached:
-                    text = str(error) or type(error).__name__
-                    logger.warning("%s does not take events now: %s", name, text)
+                    logger.warning("%s does not take events now: %s", name, _text(error))
                 is_reached = False
-                _settle(jobs, partial(Future.set_exception, exception=error))
+                _fail(jobs, error)
             else:
                 if not is_reached:
                     logger.info("%s takes events again", name)
                 is_reached = True
-                _settle(jobs, partial(Future.set_result, result=None))
     finally:
         loop.close()
 
 
-def _settle(jobs: Sequence[_Job], settle: Callable[[Future[None]], None]) -> None:
+async def _send(send: Send, jobs: Sequence[_Job]) -> None:
+    """Send all; a job is done as soon as all of its events were taken."""
+    waiting = deque(jobs)
+    taken = 0
+    async for count in send([event for job in jobs for event in job.events]):
+        taken += count
+        while waiting and len(waiting[0].events) <= taken:
+            job = waiting.popleft()
+            taken -= len(job.events)
+            job.done.set_result(None)
+    for job in waiting:  # They have no events.
+        job.done.set_result(None)
+
+
+def _fail(jobs: Sequence[_Job], error: BaseException) -> None:
     for job in jobs:
-        settle(job.done)
+        if not job.done.done():
+            job.done.set_exception(error)
 
 
-def _finish(queue: _Queue, thread: threading.Thread, timeout: float) -> None:
-    queue.close()
-    if thread is not threading.current_thread():
-        thread.join(timeout)
-
-
-@cache
-def _live_senders() -> WeakSet[BackgroundSender]:
-    senders: WeakSet[BackgroundSender] = WeakSet()
-
-    def start_over_in_child() -> None:
-        for sender in list(senders):
-            sender.forked()
-
-    if hasattr(os, "register_at_fork"):  # not on Windows
-        os.register_at_fork(after_in_child=start_over_in_child)
-    return senders
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from django_eventstream.conf import settings
@@ -11,7 +11,7 @@ from django_eventstream.events import Event
 from django_eventstream.publishers.background import BackgroundSender, Send
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer
-from django_eventstream.publishers.messages import pack
+from django_eventstream.publishers.messages import count_events, pack
 
 
 class ChannelsPublisher(Publisher):
@@ -34,8 +34,9 @@ class ChannelsPublisher(Publisher):
 def _make_send(alias: str, timeout: float) -> Send:
     layer = make_layer(alias)
 
-    async def send(events: Sequence[Event]) -> None:
+    async def send(events: Sequence[Event]) -> AsyncIterator[int]:
         for message in pack(events):
             await asyncio.wait_for(layer.group_send(GROUP, message), timeout)
+            yield count_events(message)
 
     return send

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from django_eventstream import grip
@@ -11,7 +12,8 @@ from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import PublishError
 from django_eventstream.proxies import channel_prefix, get_proxies
 from django_eventstream.publishers.base import Publisher
-from django_eventstream.publishers.outlet import BATCH_BYTES, Outlet, OutletStatistics, Ticket
+from django_eventstream.publishers.items import BATCH_BYTES, Outcome
+from django_eventstream.publishers.outlet import Outlet, OutletStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +31,10 @@ class GripPublisher(Publisher):
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
         """See `Publisher.publish()`."""
         told = [event for event in events if event.channel != CONTROL_CHANNEL]
-        if told:
-            bodies = [body for event in told if (body := self._encode(event))]
-            self._put(bodies, _last_ids(told), wait=wait)
+        bodies = [self._encode(event) for event in told]
+        self._put([body for body in bodies if body], _last_ids(told), wait=wait)
+        if wait and not all(bodies):
+            raise PublishError("an event that is not stored is larger than a GRIP proxy takes")
 
     def disconnect(self, user_id: str | None, channel: str) -> None:
         """See `Publisher.disconnect()`. The user's connections ask, and are told there.
@@ -60,18 +63,17 @@ class GripPublisher(Publisher):
     def _put(self, bodies: Sequence[bytes], ids: Mapping[str, int], *, wait: bool) -> None:
         if not bodies:
             return
-        tickets = []
-        for outlet in self._outlets:
-            ticket = Ticket(len(bodies)) if wait else None
-            outlet.put(bodies, ids, ticket)
-            if ticket is not None:
-                tickets.append((outlet, ticket))
-        for outlet, ticket in tickets:
-            ticket.done.wait()
-            if ticket.error is not None:
-                raise PublishError(
-                    f"{outlet.proxy.control_uri} did not take the events: {ticket.error}"
-                ) from ticket.error
+        waited = [(outlet, Outcome(len(bodies)) if wait else None) for outlet in self._outlets]
+        started = time.monotonic()
+        for outlet, outcome in waited:
+            outlet.put(bodies, ids, outcome)
+        failures = [
+            f"{outlet.proxy.control_uri} did not take the events: {error}"
+            for outlet, outcome in waited
+            if outcome is not None and (error := outcome.wait(started)) is not None
+        ]
+        if failures:
+            raise PublishError("; ".join(failures))
 
     def _encode(self, event: Event) -> bytes:
         body = grip.encode_item(grip.event_item(event, self._prefix))

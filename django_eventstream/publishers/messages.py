@@ -5,7 +5,6 @@ A message is of plain values that any serializer can take.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from django_eventstream.events import Event
+from django_eventstream.processes import after_fork
 
 MESSAGE_TYPE = "eventstream.events"
 
@@ -47,13 +47,13 @@ class Sender:
     numbers: Iterator[int] = field(default_factory=count)
 
 
-_senders: dict[int, Sender] = {}
+_sender: dict[str, Sender] = {}
+after_fork(_sender.clear)
 
 
 def this_process() -> Sender:
     """Return what this process signs its messages with; another one after a fork."""
-    pid = os.getpid()
-    return _senders.get(pid) or _senders.setdefault(pid, Sender())
+    return _sender.get("this") or _sender.setdefault("this", Sender())
 
 
 def pack(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
@@ -79,6 +79,11 @@ def pack(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
             ],
             "hints": [[event.channel, event.id] for event in hints],
         }
+
+
+def count_events(message: Mapping[str, Any]) -> int:
+    """Say how many events a message of `pack()` tells of."""
+    return len(message["events"]) + len(message["hints"])
 
 
 def unpack(message: Mapping[str, Any]) -> News:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from django_eventstream.backends import get_storage
@@ -11,7 +11,7 @@ from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.publishers.background import BackgroundSender, Send
 from django_eventstream.publishers.base import Publisher
-from django_eventstream.publishers.messages import pack
+from django_eventstream.publishers.messages import count_events, pack
 from django_eventstream.redis_server import RedisServer
 from django_eventstream.storage.redis import RedisStorage
 
@@ -43,9 +43,10 @@ class RedisPublisher(Publisher):
 def _make_send(server: RedisServer) -> Send:
     client = server.make_client()
 
-    async def send(events: Sequence[Event]) -> None:
+    async def send(events: Sequence[Event]) -> AsyncIterator[int]:
         # It blocks, in a thread that has nothing else to do.
         for message in pack(events):
             client.publish(server.news_channel, json.dumps(message, separators=(",", ":")))
+            yield count_events(message)
 
     return send

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from django.utils import timezone
 
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
+from django_eventstream.processes import after_fork
 from django_eventstream.storage.base import Limits, LogPosition, Storage, Sweep
 
 
@@ -24,15 +24,15 @@ class MemoryStorage(Storage):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._epoch = 0
         self._begin()
+        after_fork(self._begin)
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`."""
         now = timezone.now()
         numbered = []
-        with self._own():
+        with self._lock:
             for event in events:
                 last = self._last[event.channel] = self._last.get(event.channel, 0) + 1
                 stored = event.with_id(last, self._epoch)
@@ -48,7 +48,7 @@ class MemoryStorage(Storage):
         room = inf if max_bytes is None else max(1, max_bytes)
         found: list[Event] = []
         size = 0
-        with self._own():
+        with self._lock:
             last = self._last.get(channel, 0)
             for number in range(after + 1, min(after + limit, last) + 1):
                 if (channel, number) not in self._stored or size >= room:
@@ -62,17 +62,17 @@ class MemoryStorage(Storage):
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:
         """See `Storage.get_position()`."""
-        with self._own():
+        with self._lock:
             return LogPosition({name: self._last.get(name, 0) for name in channels}, self._epoch)
 
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`."""
-        with self._own():
+        with self._lock:
             return self._trim(channel, before, keep, limit)
 
     def sweep(self, position: int, limit: int, limits: Limits) -> Sweep:
         """See `Storage.sweep()`. Begins at the oldest each time."""
-        with self._own():
+        with self._lock:
             looked_at = list(islice(self._stored.items(), limit))
         removed = 0
         for channel in dict.fromkeys(channel for (channel, _), _ in looked_at):
@@ -81,24 +81,18 @@ class MemoryStorage(Storage):
 
     def begin_epoch(self) -> int:
         """See `Storage.begin_epoch()`."""
-        with self._own():
+        with self._lock:
             self._epoch = _after(self._epoch)
             return self._epoch
 
     def get_channels(self) -> list[str]:
         """See `Storage.get_channels()`."""
-        with self._own():
+        with self._lock:
             return sorted(self._last)
 
-    def _own(self) -> threading.Lock:
-        if os.getpid() != self._pid:
-            # What was there is the parent's, and goes on there.
-            self._lock = threading.Lock()
-            self._begin()
-        return self._lock
-
     def _begin(self) -> None:
-        self._pid = os.getpid()
+        # In a child: what was there is the parent's, and goes on there.
+        self._lock = threading.Lock()
         self._epoch = _after(self._epoch)
         self._last: dict[str, int] = {}
         self._oldest: dict[str, int] = {}

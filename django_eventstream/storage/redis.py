@@ -18,6 +18,7 @@ from django_eventstream.backends import REDIS_FEED, get_retention
 from django_eventstream.conf import PREFIX
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.processes import after_fork
 from django_eventstream.publishers.messages import this_process
 from django_eventstream.redis_server import (
     CONNECTION_ERRORS,
@@ -68,7 +69,11 @@ class RedisStorage(LegacyMethods):
 
     def __init__(self, server: RedisServer | None = None) -> None:
         self._given_server = server
-        self._lock = threading.Lock()
+        self._begin()
+        after_fork(self._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
         self._ready: _Ready | None = None
         self._slots: deque[Slot] = deque()
         self._failing_since: float | None = None

@@ -19,6 +19,7 @@ from django.db import close_old_connections
 from django.http import HttpResponseBase
 from django.urls import set_script_prefix
 
+from django_eventstream.processes import after_fork
 from django_eventstream.web.asking import Scope
 from django_eventstream.web.streams import EventStreamResponse
 
@@ -31,7 +32,12 @@ class OneThreadHandler(ASGIHandler):
 
     def __init__(self, threads: int) -> None:
         super().__init__()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="eventstream-request")
+        self._threads = threads
+        self._begin()
+        after_fork(self._begin)
+
+    def _begin(self) -> None:
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="eventstream-request")
         self._respond_in_thread = sync_to_async(
             self._respond, thread_sensitive=False, executor=pool
         )

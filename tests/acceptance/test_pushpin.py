@@ -18,7 +18,7 @@ from django.contrib.auth import get_user_model
 from django_eventstream import channel_permission_changed, send_event, send_events
 from django_eventstream.backends import get_storage
 from django_eventstream.events import Event
-from django_eventstream.publishers.outlet import _outlets
+from tests.outlets import close_outlets
 from tests.proxied import RECOVERY, Middleman
 from tests.services.deadline import wait_until
 from tests.services.ports import free_port
@@ -77,8 +77,7 @@ def site(app_server, pushpin, sqlite_only, settings):
             return Site(proxy, app_server(sqlite_only, kind, port=port, settings=configured))
 
         yield start
-    for made in list(_outlets):
-        made.close()
+    close_outlets()
 
 
 def send(channel: str, numbers: Iterable[int]) -> None:

@@ -16,7 +16,7 @@ from django_eventstream import EventRequest, get_events, send_event
 from django_eventstream.events import Event
 from django_eventstream.grip import event_item, personal_channel, recheck_item
 from django_eventstream.proxies import get_proxies, is_proxy_required
-from django_eventstream.publishers.outlet import _outlets
+from tests.outlets import close_outlets
 
 KEY = "k" * 32
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,8 +28,7 @@ def proxied(settings):
     settings.GRIP_URL = f"http://127.0.0.1:1?iss=me&key={KEY}"
     settings.EVENTSTREAM_CHANNELMANAGER_CLASS = "tests.managers.LooseChannelManager"
     yield
-    for made in list(_outlets):
-        made.close()
+    close_outlets()
 
 
 def signed(**headers: str) -> dict[str, str]:

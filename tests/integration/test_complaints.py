@@ -21,8 +21,8 @@ from django.urls import path
 from django_eventstream import asend_event, get_current_event_id, send_event, send_events
 from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.models import Event as Row
-from django_eventstream.publishers.outlet import _outlets
 from django_eventstream.viewsets import configure_events_view_set
+from tests.outlets import close_outlets
 from tests.sse_parser import EventStreamParser
 from tests.visitor import Visitor
 
@@ -45,8 +45,7 @@ urlpatterns = [path("api/", OfRest.as_view({"get": "list"}))]
 def behind_a_proxy(settings):
     settings.GRIP_URL = "http://127.0.0.1:1"
     yield
-    for made in list(_outlets):
-        made.close()
+    close_outlets()
 
 
 def read_once(sent: list[tuple], application=None, where: str = "/events/?channel=a", **options):

@@ -342,6 +342,7 @@ for child in children:
             publisher.publish(events(1), wait=True)
         redis_server.start()
         publisher.publish(events(2), wait=True)
+        wait_until(lambda: "takes events again" in caplog.text)
         ours = [r.getMessage() for r in caplog.records if r.name.startswith("django_eventstream")]
         assert [text.partition(":")[0] for text in ours] == [
             "The channel layer does not take events now",
@@ -399,6 +400,7 @@ class TestBackgroundSender:
         async def send(batch):
             is_free.wait()
             taken.extend(batch)
+            yield len(batch)
 
         sender = self.sender(send)
         sender.send(events(0))
@@ -420,6 +422,7 @@ class TestBackgroundSender:
 
         async def send(batch):
             taken.extend(batch)
+            yield len(batch)
 
         big = Event("c", "message", "x" * (background.QUEUE_CHARACTERS + 1))
         self.sender(send).send([big], wait=True)
@@ -427,7 +430,7 @@ class TestBackgroundSender:
 
     def test_a_sender_that_nobody_uses_any_more_ends_its_thread(self):
         async def send(batch):
-            pass
+            yield len(batch)
 
         sender = self.sender(send)
         sender.send(events(1), wait=True)

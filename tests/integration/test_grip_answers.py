@@ -20,8 +20,8 @@ from django_eventstream.backends import get_storage
 from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import Event
 from django_eventstream.exceptions import StorageUnavailableError
-from django_eventstream.publishers.outlet import _outlets
 from django_eventstream.storage.orm import DjangoModelStorage
+from tests.outlets import close_outlets
 
 PREDECESSORS_LINK = "/events/?channel=a&link=next&recover=true&es-meta=x.y.z"
 KEY, OTHER = "k" * 32, "j" * 32
@@ -53,8 +53,7 @@ def keyed(settings):
     settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Moody"
     yield
     Moody.problem = None
-    for made in list(_outlets):
-        made.close()
+    close_outlets()
 
 
 def signature(key=KEY, **claims):

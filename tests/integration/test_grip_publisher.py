@@ -13,11 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jwt
 import pytest
 
+from django_eventstream import processes
 from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import PublishError
 from django_eventstream.proxies import get_proxies
-from django_eventstream.publishers import outlet, probes
+from django_eventstream.publishers import items, outlet, probes
 from django_eventstream.publishers.grip import GripPublisher
+from tests.outlets import close_outlets
 from tests.services.deadline import wait_until
 from tests.services.python import run_python, start_python
 
@@ -75,8 +77,7 @@ class ControlPort:
 def control():
     port = ControlPort()
     yield port
-    for made in list(outlet._outlets):
-        made.close()
+    close_outlets()
     port.close()
 
 
@@ -98,7 +99,7 @@ def test_events_are_posted_in_order_and_in_batches(control, publisher):
     control.open.set()
     wait_until(lambda: len(control.ids()) == 1_000)
     assert control.ids() == list(range(1, 1_001))
-    assert max(control.batches) == outlet.BATCH_ITEMS
+    assert max(control.batches) == items.BATCH_ITEMS
     assert len(control.batches) < 20
     assert set(control.paths) == {"/publish/"}
     wait_until(lambda: publisher.statistics[0].posted == 1_000)
@@ -158,7 +159,7 @@ def test_one_bad_item_does_not_take_the_others_along(control, publisher):
 
 
 def test_what_does_not_fit_into_the_queue_is_counted(control, publisher, monkeypatch):
-    monkeypatch.setattr(outlet, "QUEUE_ITEMS", 10)
+    monkeypatch.setattr(items, "QUEUE_ITEMS", 10)
     control.open.clear()
     publisher.publish(events(range(1, 31)))
     assert publisher.statistics[0].lost == 20
@@ -258,7 +259,7 @@ def test_a_process_that_ends_does_not_wait_for_a_dead_proxy(control):
     control.open.clear()
     started = time.monotonic()
     run_python(SEND, settings={"GRIP_URL": control.url})
-    assert time.monotonic() - started < 4 + outlet.FLUSH_SECONDS
+    assert time.monotonic() - started < 4 + processes.FLUSH_SECONDS
 
 
 def test_a_server_that_sigterm_ends_in_order_loses_nothing(control, tmp_path):

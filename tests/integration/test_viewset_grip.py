@@ -12,8 +12,8 @@ from django.test import Client
 from django.urls import include, path, resolve
 
 from django_eventstream import send_events
-from django_eventstream.publishers.outlet import _outlets
 from tests import drf
+from tests.outlets import close_outlets
 
 KEY = "k" * 32
 urlpatterns = [path("api/", include(drf.router.urls))]
@@ -26,8 +26,7 @@ def behind_a_proxy(settings):
     settings.ROOT_URLCONF = __name__
     settings.GRIP_URL = f"http://127.0.0.1:1?iss=me&key={KEY}"
     yield
-    for made in list(_outlets):
-        made.close()
+    close_outlets()
 
 
 def ask(url, **headers):

@@ -6,7 +6,6 @@ import json
 import os
 import time
 import urllib.request
-from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -14,6 +13,7 @@ import jwt
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
+from django.utils.functional import cached_property
 
 from django_eventstream.proxies import Proxy, get_proxies
 
