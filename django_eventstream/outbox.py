@@ -22,6 +22,7 @@ from django_eventstream.backends import get_publishers, get_storage
 from django_eventstream.events import Event
 from django_eventstream.exceptions import (
     EventStreamError,
+    HistoryGoneError,
     PublishError,
     StorageUnavailableError,
 )
@@ -201,6 +202,25 @@ def _number(storage: Storage, channel: str, *, wait: bool) -> None:
     _marks.overdue.discard(channel)
     if numbered:
         _announce(numbered, wait)
+    elif wait:
+        _announce_again(storage, channel)
+
+
+def _announce_again(storage: Storage, channel: str) -> None:
+    """Publish the last event of a channel, and wait, where others numbered what we staged.
+
+    They publish as well, but nobody waits for that. Whoever has had all events drops this one,
+    and whoever misses one before it reads the log.
+    """
+    try:
+        last_id = storage.get_position([channel]).ids[channel]
+        last = storage.read(channel, last_id - 1, 1) if last_id else []
+    except HistoryGoneError:
+        return
+    except StorageUnavailableError as error:
+        text = f"events on {channel!r} are stored; whether they were published is unknown: {error}"
+        raise PublishError(text) from error
+    publish(last, wait=True)
 
 
 def _announce(events: Sequence[Event], wait: bool) -> None:
