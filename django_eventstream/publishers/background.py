@@ -28,6 +28,9 @@ QUEUE_CHARACTERS = 16 * 1024 * 1024
 
 EVENT_OVERHEAD = 200
 
+_ERRORS = (Exception, asyncio.CancelledError)
+"""Whatever the client of a broker raises."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -161,8 +164,8 @@ class BackgroundSender:
     def _wait(self, job: _Job) -> None:
         try:
             job.done.result(2 * self._timeout)
-        except Exception as error:
-            text = str(error) or f"not within {2 * self._timeout:g} s"
+        except _ERRORS as error:
+            text = _text(error) if job.done.done() else f"not within {2 * self._timeout:g} s"
             raise PublishError(f"{self._name} did not take the event: {text}") from error
 
     def _report(self, why: str | None) -> None:
@@ -180,7 +183,7 @@ def _run(name: str, queue: _Queue, make_send: Callable[[], Send]) -> None:
             try:
                 send = send or make_send()
                 loop.run_until_complete(_send(send, jobs))
-            except (Exception, asyncio.CancelledError) as error:  # whatever the client raises
+            except _ERRORS as error:
                 if is_reached:
                     logger.warning("%s does not take events now: %s", name, _text(error))
                 is_reached = False

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 
@@ -437,6 +438,64 @@ class TestBackgroundSender:
         thread = sender._thread
         del sender
         wait_until(lambda: not thread.is_alive())
+
+    def test_who_waits_is_told_of_their_own_events_where_a_broker_takes_a_part(self):
+        """A failure at the last of many messages was the failure of every sender in them."""
+        is_free = threading.Event()
+
+        async def send(batch):
+            is_free.wait()
+            for event in batch:
+                if event.data == "3":
+                    raise OSError("away again")
+                yield 1
+
+        sender = self.sender(send)
+        sender.send(events(0))
+        wait_until(lambda: not sender._queue._jobs)
+        with ThreadPoolExecutor(2) as pool:
+            taken = pool.submit(sender.send, events(1), wait=True)
+            wait_until(lambda: len(sender._queue._jobs) == 1)
+            failed = pool.submit(sender.send, events(2, 3), wait=True)
+            wait_until(lambda: len(sender._queue._jobs) == 2)
+            is_free.set()
+            assert taken.result() is None
+            with pytest.raises(PublishError, match="away again"):
+                failed.result()
+
+    def test_a_client_that_cancels_itself_does_not_end_the_thread(self):
+        """No `Exception`: the thread died of it, and nothing was sent any more."""
+        failures = [asyncio.CancelledError()]
+
+        async def send(batch):
+            if failures:
+                raise failures.pop()
+            yield len(batch)
+
+        sender = self.sender(send)
+        with pytest.raises(PublishError, match="CancelledError"):
+            sender.send(events(1), wait=True)
+        sender.send(events(2), wait=True)
+
+    def test_what_is_still_queued_when_the_process_ends_is_told_to_who_waits(self):
+        """They waited for their timeouts, and the warning never came."""
+        is_free = threading.Event()
+
+        async def send(batch):
+            is_free.wait()
+            yield len(batch)
+
+        sender = self.sender(send, timeout=5)
+        sender.send(events(0))
+        wait_until(lambda: not sender._queue._jobs)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(sender.send, events(1), wait=True)
+            wait_until(lambda: sender._queue._jobs)
+            sender.flush(time.monotonic())
+            with pytest.raises(PublishError, match="the process ended first"):
+                waiting.result()
+        is_free.set()
+        sender.send(events(2), wait=True)
 
     def test_a_client_that_cannot_be_made_is_a_failure_like_others(self, caplog):
         def make_send():

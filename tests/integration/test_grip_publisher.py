@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
@@ -33,6 +34,7 @@ class ControlPort:
         self.headers: list[dict] = []
         self.paths: list[str] = []
         self.status = 200
+        self.asked = 0
         self.open = threading.Event()
         self.open.set()
         control = self
@@ -40,6 +42,7 @@ class ControlPort:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
+                control.asked += 1
                 control.open.wait(30)
                 status = control.status
                 if any("poison" in json.dumps(item) for item in items):
@@ -133,6 +136,163 @@ def test_a_silent_proxy_fails_after_the_timeout(control, publisher):
     with pytest.raises(PublishError, match="timed out"):
         publisher.publish(events([1]), wait=True)
     assert 0.9 < time.monotonic() - started < 3
+
+
+def test_an_answer_that_never_ends_fails_after_the_timeout(settings):
+    """Each byte had the whole timeout for itself, so that whoever waited did for ever."""
+    settings.EVENTSTREAM_PUBLISH_TIMEOUT = 1
+    stop = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not stop.wait(0.1):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings.GRIP_URL = f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread = threading.Thread(target=trickle, args=(server,))
+        thread.start()
+        publisher = GripPublisher()
+        with pytest.raises(PublishError, match="timed out|not within"):
+            publisher.publish(events([1]), wait=True)
+        wait_until(lambda: publisher.statistics[0].failures)
+        stop.set()
+        thread.join()
+        close_outlets()
+
+
+@contextmanager
+def waiting(publisher, *numbers):
+    """Waits for the publishing of these events in a thread; yields what came of it in the end."""
+    failures: list[PublishError] = []
+
+    def wait() -> None:
+        try:
+            publisher.publish(events(numbers), wait=True)
+        except PublishError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: len(publisher._outlets[0]._queue) > len(numbers))
+    yield failures
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def slow(control, settings):
+    """A publisher whose proxy is slow with its first event, and has not failed."""
+    settings.GRIP_URL = control.url
+    settings.EVENTSTREAM_PUBLISH_TIMEOUT = 8
+    control.open.clear()
+    publisher = GripPublisher()
+    publisher.publish(events([1]))
+    wait_until(lambda: control.asked)
+    return publisher
+
+
+def test_who_waits_for_an_item_that_grows_too_old_is_told(control, slow, monkeypatch):
+    """Such items left the queue without a word: who waited did for ever."""
+    monkeypatch.setattr(outlet, "PATIENCE_SECONDS", 0.3)
+    with waiting(slow, 2, 3) as failures:
+        wait_until(lambda: slow._outlets[0]._queue.older_than(time.monotonic() - 0.3)[2:])
+        control.open.set()
+    assert "did not take them for 0.3 s" in str(failures[0])
+    assert control.ids() == [1]
+    assert slow.statistics[0].lost == 2
+
+
+def test_who_waits_when_the_queue_is_closed_is_told(control, slow):
+    """What was closed settled nothing: who waited did for ever."""
+    with waiting(slow, 2) as failures:
+        close_outlets()
+        control.open.set()
+    assert "closed" in str(failures[0])
+
+
+def test_who_waits_when_the_process_ends_is_told(control, slow):
+    """The thread ended with items in its queue: who waited did for ever."""
+    with waiting(slow, 2) as failures:
+        processes.flush(0.1)
+        control.open.set()
+    assert "the process ended first" in str(failures[0])
+
+
+def test_no_wait_is_longer_than_its_deadline(control, slow):
+    """Every item had a minute, and a proxy that is slow with each could take longer."""
+    slow._outlets[0]._timeout = 0.2
+    with waiting(slow, 2) as failures:
+        wait_until(lambda: failures)
+    assert "not within 0.4 s" in str(failures[0])
+    control.open.set()
+    wait_until(lambda: control.ids() == [1, 2])
+
+
+def test_who_waits_for_what_does_not_fit_into_the_queue_is_told(control, slow, monkeypatch):
+    monkeypatch.setattr(items, "QUEUE_ITEMS", 2)
+    with pytest.raises(PublishError, match="full"):
+        slow.publish(events([2, 3]), wait=True)
+    control.open.set()
+    wait_until(lambda: control.ids() == [1, 2])
+
+
+def test_who_waits_for_an_event_that_is_stored_nowhere_and_too_large_is_told(control, publisher):
+    """It was left out, and the publish seemed to have gone well."""
+    large = Event("a", "message", "x" * (items.BATCH_BYTES + 1))
+    with pytest.raises(PublishError, match="larger"):
+        publisher.publish([large, *events([2])], wait=True)
+    wait_until(lambda: control.ids() == [2])
+
+
+def no_thread(thread):
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_thread_that_cannot_start_is_tried_again(control, publisher, monkeypatch):
+    """One failure to start it silenced the proxy for good, and made `flush()` raise."""
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(PublishError, match="can't start"):
+            publisher.publish(events([1]), wait=True)
+        publisher.watch({"a": 1})
+    publisher.publish(events([2]), wait=True)
+    assert control.ids() == [1, 2]
+
+
+def test_what_no_thread_could_post_is_posted_by_the_end_of_the_process(
+    control, publisher, monkeypatch
+):
+    """Python starts no thread for what is sent as its last act."""
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        publisher.publish(events(range(1, 201)))
+    processes.flush()
+    assert control.ids() == list(range(1, 201))
+
+
+def test_a_fault_of_ours_does_not_silence_the_proxy(control, publisher, monkeypatch):
+    """The thread died of it, and what came later waited for ever."""
+
+    def fail(channel, last_id):
+        raise ValueError(channel)
+
+    monkeypatch.setattr(probes, "SILENCE_SECONDS", 0)
+    monkeypatch.setattr(publisher._outlets[0], "_encode_probe", fail)
+    publisher.publish(events([1]), wait=True)
+    wait_until(lambda: publisher.statistics[0].failures)
+    publisher.publish(events([2]), wait=True)
+    assert control.ids() == [1, 2]
+
+
+def test_what_is_sent_after_a_flush_is_posted_as_well(control, publisher):
+    publisher.publish(events([1]))
+    processes.flush()
+    assert control.ids() == [1]
+    publisher.publish(events([2]))
+    wait_until(lambda: control.ids() == [1, 2])
 
 
 def test_a_proxy_that_comes_back_gets_what_it_missed(settings, control):
