@@ -439,7 +439,7 @@ class TestBackgroundSender:
         del sender
         wait_until(lambda: not thread.is_alive())
 
-    def test_who_waits_is_told_of_their_own_events_where_a_broker_takes_a_part(self):
+    def test_a_broker_that_takes_a_part_fails_only_the_senders_of_the_rest(self):
         """A failure at the last of many messages was the failure of every sender in them."""
         is_free = threading.Event()
 
@@ -477,7 +477,7 @@ class TestBackgroundSender:
             sender.send(events(1), wait=True)
         sender.send(events(2), wait=True)
 
-    def test_what_is_still_queued_when_the_process_ends_is_told_to_who_waits(self):
+    def test_the_end_of_the_process_ends_a_wait(self):
         """They waited for their timeouts, and the warning never came."""
         is_free = threading.Event()
 

@@ -185,3 +185,75 @@ def test_a_grandchild_that_is_forked_posts_what_it_sends_and_nothing_of_its_pare
     """
     run_python(code, settings=settings)
     assert control.ids("child-1") == control.ids("own") == list(range(1, 151))
+
+
+def test_a_fork_in_the_middle_of_asking_redis_leaves_the_child_a_client_of_its_own(redis_server):
+    """A lock of the log, or one of the client that pools do not renew, hung the child's send."""
+    code = """if True:
+        import faulthandler, os, threading, warnings
+        from django_eventstream import backends, send_event
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        storage = backends.get_storage()
+
+        def fork_while_held(lock):
+            held, release = threading.Event(), threading.Event()
+            def hold():
+                with lock:
+                    held.set()
+                    release.wait()
+            thread = threading.Thread(target=hold)
+            thread.start()
+            held.wait()
+            pid = os.fork()
+            if pid == 0:
+                faulthandler.dump_traceback_later(10, exit=True)
+                send_event("child", "message", 1)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0, "the child hung or failed"
+            release.set()
+            thread.join()
+
+        fork_while_held(storage._lock)
+        send_event("parent", "message", 1)
+        client = storage._ready.client
+        for owner, name in ((client, "_event_dispatcher"), (client, "connection_pool")):
+            if lock := getattr(getattr(owner, name, None), "_lock", None):
+                fork_while_held(lock)
+        print(send_event("child", "message", 1).id)
+    """
+    settings = {
+        "EVENTSTREAM_STORAGE_CLASS": "django_eventstream.storage.RedisStorage",
+        "EVENTSTREAM_REDIS": connection_to(redis_server),
+    }
+    assert int(run_python(code, settings=settings)) >= 2
+
+
+def test_a_child_answers_requests_though_its_parent_did():
+    """The threads that answered in the parent are not there, and nobody started others."""
+    code = """if True:
+        import asyncio, os, warnings
+        from django_eventstream.web.handler import OneThreadHandler
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        handler = OneThreadHandler(1)
+        handler.load_middleware()
+        scope = {"type": "http", "method": "GET", "path": "/nowhere/", "headers": []}
+
+        async def ask():
+            answer = []
+            async def receive():
+                return {"type": "http.request"} if not answer else await asyncio.sleep(60)
+            async def send(message):
+                answer.append(message)
+            await asyncio.wait_for(handler(scope, receive, send), 10)
+            assert answer[0]["status"] == 404
+
+        asyncio.run(ask())
+        pid = os.fork()
+        if pid == 0:
+            asyncio.run(ask())
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    """
+    run_python(code)

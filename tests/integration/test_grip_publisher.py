@@ -194,7 +194,7 @@ def slow(control, settings):
     return publisher
 
 
-def test_who_waits_for_an_item_that_grows_too_old_is_told(control, slow, monkeypatch):
+def test_an_item_that_grows_too_old_fails_the_wait_for_it(control, slow, monkeypatch):
     """Such items left the queue without a word: who waited did for ever."""
     monkeypatch.setattr(outlet, "PATIENCE_SECONDS", 0.3)
     with waiting(slow, 2, 3) as failures:
@@ -205,7 +205,7 @@ def test_who_waits_for_an_item_that_grows_too_old_is_told(control, slow, monkeyp
     assert slow.statistics[0].lost == 2
 
 
-def test_who_waits_when_the_queue_is_closed_is_told(control, slow):
+def test_closing_the_queue_ends_a_wait(control, slow):
     """What was closed settled nothing: who waited did for ever."""
     with waiting(slow, 2) as failures:
         close_outlets()
@@ -213,7 +213,7 @@ def test_who_waits_when_the_queue_is_closed_is_told(control, slow):
     assert "closed" in str(failures[0])
 
 
-def test_who_waits_when_the_process_ends_is_told(control, slow):
+def test_the_end_of_the_process_ends_a_wait(control, slow):
     """The thread ended with items in its queue: who waited did for ever."""
     with waiting(slow, 2) as failures:
         processes.flush(0.1)
@@ -231,7 +231,7 @@ def test_no_wait_is_longer_than_its_deadline(control, slow):
     wait_until(lambda: control.ids() == [1, 2])
 
 
-def test_who_waits_for_what_does_not_fit_into_the_queue_is_told(control, slow, monkeypatch):
+def test_a_full_queue_fails_the_wait_for_an_event(control, slow, monkeypatch):
     monkeypatch.setattr(items, "QUEUE_ITEMS", 2)
     with pytest.raises(PublishError, match="full"):
         slow.publish(events([2, 3]), wait=True)
@@ -239,7 +239,7 @@ def test_who_waits_for_what_does_not_fit_into_the_queue_is_told(control, slow, m
     wait_until(lambda: control.ids() == [1, 2])
 
 
-def test_who_waits_for_an_event_that_is_stored_nowhere_and_too_large_is_told(control, publisher):
+def test_an_unstored_event_that_is_too_large_fails_the_wait_for_it(control, publisher):
     """It was left out, and the publish seemed to have gone well."""
     large = Event("a", "message", "x" * (items.BATCH_BYTES + 1))
     with pytest.raises(PublishError, match="larger"):
@@ -262,9 +262,7 @@ def test_a_thread_that_cannot_start_is_tried_again(control, publisher, monkeypat
     assert control.ids() == [1, 2]
 
 
-def test_what_no_thread_could_post_is_posted_by_the_end_of_the_process(
-    control, publisher, monkeypatch
-):
+def test_a_flush_posts_events_that_no_thread_could_be_started_for(control, publisher, monkeypatch):
     """Python starts no thread for what is sent as its last act."""
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
@@ -287,7 +285,7 @@ def test_a_fault_of_ours_does_not_silence_the_proxy(control, publisher, monkeypa
     assert control.ids() == [1, 2]
 
 
-def test_what_is_sent_after_a_flush_is_posted_as_well(control, publisher):
+def test_an_event_sent_after_a_flush_is_posted(control, publisher):
     publisher.publish(events([1]))
     processes.flush()
     assert control.ids() == [1]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,6 +29,24 @@ async def hub_of_this_loop() -> Hub:
     return current.get_hub()
 
 
+@contextmanager
+def lock_held_elsewhere(get):
+    """Another thread holds this lock meanwhile."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with get():
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    yield
+    release.set()
+    thread.join()
+
+
 def test_loops_that_ended_leave_one_hub_and_one_signal_handler(handlers):
     asyncio.run(hub_of_this_loop())
     handler = signal.getsignal(signal.SIGTERM)
@@ -46,6 +65,30 @@ def test_a_child_has_no_hubs_of_its_parent(handlers):
     if child == 0:
         os._exit(len(current._hubs))
     _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_child_that_inherits_the_handlers_ends_at_once(handlers):
+    """It has no streams to end, and yet started a thread and lived on for half a second."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    asyncio.run(hub_of_this_loop())
+    child = os.fork()
+    if child == 0:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+def test_a_child_whose_parent_was_telling_its_hubs_can_do_so_itself(handlers):
+    """The lock that another thread held was held in the child for ever."""
+    with lock_held_elsewhere(lambda: current._lock):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            current.tell_hubs(Hub.drain)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
 
 
