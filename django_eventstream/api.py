@@ -37,7 +37,8 @@ def send_event(
         data: encoded as JSON, the way Django does; with `json_encode=False` a ready string.
         skip_user_ids: primary keys of users (or the users) who do not get the event.
         async_publish: False waits until each proxy and broker took the event, and raises
-            `PublishError` if one did not; the event is stored all the same.
+            `PublishError` if one did not, or not within a few times
+            `EVENTSTREAM_PUBLISH_TIMEOUT`; the event is stored all the same.
         json_encode: False if `data` is the text to send.
 
     Returns:
