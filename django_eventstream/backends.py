@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -33,8 +33,31 @@ CONTROL_RETENTION = Retention(seconds=3_600, count=None)
 
 _per_thread = threading.local()
 
+Made = TypeVar("Made")
 
-@lru_cache(maxsize=1)
+
+class _Once(Generic[Made]):
+    """A function that is called for its first callers only, and gives all of them the same.
+
+    `lru_cache` gives threads that come at once one each, and keeps the last: what the others
+    stored in a log in memory was gone. It has no lock either, so that a fork can do no harm.
+    """
+
+    def __init__(self, make: Callable[[], Made]) -> None:
+        self._make = make
+        self._made: dict[None, Made] = {}
+        self.__doc__ = make.__doc__
+
+    def __call__(self) -> Made:
+        made = self._made
+        return made[None] if made else made.setdefault(None, self._make())
+
+    def cache_clear(self) -> None:
+        """Let the next caller have a new one."""
+        self._made = {}
+
+
+@_Once
 def get_storage() -> Storage | None:
     """Return the log, or None where `EVENTSTREAM_STORAGE_CLASS` is None: nothing is stored."""
     path = settings.STORAGE_CLASS
@@ -56,7 +79,7 @@ def get_channel_manager() -> ChannelManagerBase:
     return cached[1]
 
 
-@lru_cache(maxsize=1)
+@_Once
 def get_publishers() -> tuple[Publisher, ...]:
     """Return every way to tell holders of connections, nearest first."""
     paths = [LOCAL_PUBLISHER]

@@ -28,8 +28,7 @@ READ_DJANGOS_SETTINGS = {"conf", "proxies"}
 """All settings are read in `conf`, but those of django-grip, which `proxies` understands."""
 
 MOST_LINES = 300
-LONG_MODULES = {"publishers.outlet": 400}
-"""The queue of a proxy, its thread and its retries, which only make sense together."""
+LONG_MODULES: dict[str, int] = {}
 
 MOST_LINES_OF_A_FUNCTION = 40
 LONG_FUNCTIONS: set[str] = set()

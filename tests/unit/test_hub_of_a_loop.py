@@ -14,6 +14,9 @@ from django_eventstream.hub import current
 from django_eventstream.hub.hub import Hub
 from django_eventstream.hub.shutdown import drain_on_signals
 
+# Python 3.12 and later: threads beside a fork are what some of these are about.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 
 @pytest.fixture
 def handlers():
