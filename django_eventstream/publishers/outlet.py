@@ -84,7 +84,8 @@ class Outlet:
                 requests = 1 + self._queue.count_requests()
                 outcome.seconds = min(requests * self._timeout, PATIENCE_SECONDS + self._timeout)
             self._watch(ids, now)
-            self._wake(now)
+            failure = self._wake(now)
+        self._warn(failure)
         self._settle(refused, "the queue is full")
 
     def put_later(self, bodies: Sequence[bytes]) -> None:
@@ -99,7 +100,8 @@ class Outlet:
         now = time.monotonic()
         with self._condition:
             self._watch(ids, now)
-            self._wake(now)
+            failure = self._wake(now)
+        self._warn(failure)
 
     def flush(self, deadline: float) -> None:
         """Post what is queued, with one try, until `time.monotonic()` reaches the deadline."""
@@ -133,31 +135,35 @@ class Outlet:
         for channel, last_id in ids.items():
             self._probes.note(channel, last_id, now)
 
-    def _wake(self, now: float) -> None:
+    def _wake(self, now: float) -> RuntimeError | None:
         has_thread = self._has_thread()
         if self._ends_at is not None and (not has_thread or now >= self._ends_at):
             self._ends_at = None  # It was flushed, and goes on.
-        if has_thread:
-            self._condition.notify_all()
-        else:
-            self._start_thread()
+        if not has_thread:
+            return self._start_thread()
+        self._condition.notify_all()
+        return None
 
     def _has_thread(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="eventstream-publisher", daemon=True)
-        self._thread = thread
+    def _start_thread(self) -> RuntimeError | None:
+        self._thread = threading.Thread(target=self._run, name="eventstream-publisher", daemon=True)
         try:
-            thread.start()
+            self._thread.start()
         except RuntimeError as error:
             # The process is ending, or the system has no more threads.
             self._thread = None
-            waits = "What is queued waits for the next event, or for the end of the process"
-            logger.warning("Publishing to %s: %s. %s.", self.proxy.control_uri, error, waits)
             self._tell_waiting(error)
-        else:
-            processes.expect_exit()
+            return error
+        processes.expect_exit()
+        return None
+
+    def _warn(self, failure: RuntimeError | None) -> None:
+        # Without the lock, as all logging here: a handler of the project may send events as well.
+        if failure is not None:
+            waits = "What is queued waits for the next event, or for the end of the process"
+            logger.warning("Publishing to %s: %s. %s.", self.proxy.control_uri, failure, waits)
 
     # In the thread
 
