@@ -71,8 +71,8 @@ def keep_out_of_caches(request: HttpRequest, response: HttpResponseBase) -> Http
     # Django REST framework's request has one of Django's inside.
     asked: Any = getattr(request, "_request", request)
     asked._cache_update_cache = False
-    for condition in CONDITIONS:
-        asked.META.pop(condition, None)
+    for header in CONDITIONS:
+        asked.META.pop(header, None)
     return response
 
 
