@@ -65,7 +65,7 @@ def read_oldest(
             return after, storage.read(channel, after, limit, max_bytes)
         except HistoryGoneError as gone:
             # Trimming may go on meanwhile: each turn begins later, and `current` stays.
-            after = gone.oldest - 1
+            after = max(after + 1, gone.oldest - 1)
     return after, []
 
 
