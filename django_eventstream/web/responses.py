@@ -56,9 +56,8 @@ def keep_as_it_is(request: HttpRequest, response: HttpResponseBase) -> HttpRespo
     Django's GZipMiddleware would make a gzip member of each chunk of a stream, of which browsers
     read the first one only, and a GRIP proxy sends on what it is told to send.
     """
-    keep_out_of_caches(request, response)
     request.META["HTTP_ACCEPT_ENCODING"] = "identity"
-    return response
+    return keep_out_of_caches(request, response)
 
 
 def keep_out_of_caches(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -73,6 +72,8 @@ def keep_out_of_caches(request: HttpRequest, response: HttpResponseBase) -> Http
     asked._cache_update_cache = False
     for header in CONDITIONS:
         asked.META.pop(header, None)
+    # Django keeps a copy, in which other middleware may look.
+    asked.__dict__.pop("headers", None)
     return response
 
 
