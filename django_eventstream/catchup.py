@@ -48,6 +48,27 @@ def catch_up(
     return _CatchUp(storage, hold, position).run(room, at_least_one=at_least_one)
 
 
+def read_oldest(
+    storage: Storage,
+    channel: str,
+    after: int,
+    current: int,
+    limit: int,
+    max_bytes: int | None = None,
+) -> tuple[int, list[Event]]:
+    """Read the oldest events that are kept, of those from `after` to `current`.
+
+    Returns the last id before them, and the events: none where nothing is kept.
+    """
+    while after < current:
+        try:
+            return after, storage.read(channel, after, limit, max_bytes)
+        except HistoryGoneError as gone:
+            # Trimming may go on meanwhile: each turn begins later, and `current` stays.
+            after = max(after + 1, gone.oldest - 1)
+    return after, []
+
+
 class _CatchUp:
     def __init__(self, storage: Storage, hold: Hold, position: LogPosition) -> None:
         self._storage = storage
@@ -56,6 +77,10 @@ class _CatchUp:
         self._epoch = position.epoch
         start = resolve_start(hold.reliable, hold.cursor, position.ids, position.epoch)
         self._positions = dict(start.positions)
+        self._from_oldest = start.from_oldest
+        for name in start.from_oldest:
+            # Known before the first word: a position that is told or signed is an ordinary one.
+            self._positions[name], _ = self._read_oldest(name, limit=1, room=1)
         self._start = self._as_cursor()
         self._frames: list[bytes] = []
         self._has_news = False
@@ -82,12 +107,16 @@ class _CatchUp:
         return Batch(self._start, tuple(self._frames), self._as_cursor(), has_more)
 
     def _events(self, name: str) -> Iterator[Event]:
+        is_first = name in self._from_oldest
         # Most who ask have missed nothing, and must not cost more than the one question.
         while self._positions[name] < self._current[name]:
+            # What has no room is not read either, but for the event that shows it.
+            room = max(1, self._room)
             try:
-                # What has no room is not read either, but for the event that shows it.
-                room = max(1, self._room)
-                found = self._storage.read(name, self._positions[name], PAGE_SIZE, room)
+                if is_first:
+                    self._positions[name], found = self._read_oldest(name, PAGE_SIZE, room)
+                else:
+                    found = self._storage.read(name, self._positions[name], PAGE_SIZE, room)
             except HistoryGoneError as gone:
                 self._positions[name] = max(self._current[name], gone.oldest - 1)
                 self._add(sse.encode_reset({name: "expired"}, self._cursor()))
@@ -97,6 +126,11 @@ class _CatchUp:
             yield from found
             if not found:
                 return
+            is_first = False
+
+    def _read_oldest(self, name: str, limit: int, room: int) -> tuple[int, list[Event]]:
+        after, current = self._positions[name], self._current[name]
+        return read_oldest(self._storage, name, after, current, limit, room)
 
     def _take(self, event: Event) -> bytes:
         """Encode an event with the cursor behind it; nothing if it is not for this user."""

@@ -3,6 +3,9 @@
 A cursor is a map channel → last id seen, written `quote(channel):id` and joined by commas. The
 empty name, which no channel can have, is reserved: with a number it carries the epoch of the log
 when it is not the first, with any other text a ticket, which is no part of the position.
+
+`news:0` without an epoch asks for the channel from its beginning: people write it by hand, who know
+no epoch. With an epoch, 0 is a position like any other.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ class Cursor:
     positions: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Last id seen, by channel."""
 
-    epoch: int = 0
-    """Which life of the log the positions belong to; the first one is 0."""
+    epoch: int | None = None
+    """Which life of the log the positions belong to; None where it is not said: the first one."""
 
     is_readable: bool = True
     """False if some part of the text was not `name:number`: whoever sent it had a position
@@ -49,7 +52,8 @@ class Cursor:
         if len(text) > MAX_CURSOR_LENGTH:
             return cls(is_readable=False)
         positions: dict[str, int] = {}
-        epoch, readable = 0, True
+        epoch: int | None = None
+        readable = True
         for part in text.split(","):
             name, separator, number = part.strip(" ").rpartition(":")
             channel = _unquote(name)
@@ -69,11 +73,19 @@ class Cursor:
         return replace(self, positions=MappingProxyType(positions))
 
     def __str__(self) -> str:
-        return format_cursor(self.positions.items(), self.epoch)
+        text = format_cursor(self.positions.items(), self.epoch)
+        return f"{text},:0" if text and self.epoch == 0 else text
+
+    def asks_for_beginning(self, channel: str) -> bool:
+        """Say whether the client wants all that is kept of a channel, in whatever epoch."""
+        return self.epoch is None and self.positions.get(channel) == 0
 
 
-def format_cursor(positions: Iterable[tuple[str, int]], epoch: int = 0) -> str:
-    """Write positions in the given order; ASCII only, so every header and proxy takes it."""
+def format_cursor(positions: Iterable[tuple[str, int]], epoch: int | None = None) -> str:
+    """Write positions in the given order; ASCII only, so every header and proxy takes it.
+
+    The first epoch is not written.
+    """
     parts = [f"{_quote(channel)}:{last_id}" for channel, last_id in positions]
     if epoch and parts:
         parts.append(f":{epoch}")
@@ -100,6 +112,10 @@ class Start:
     resets: Mapping[str, str]
     """Channel → reason, for each whose position could not be resumed."""
 
+    from_oldest: frozenset[str] = frozenset()
+    """Channels that begin at the oldest event that is kept: where the one after their position is
+    gone, they move on without a reset, as long as nothing of them has been sent."""
+
 
 def resolve_start(
     channels: Iterable[str], cursor: Cursor | None, current_ids: Mapping[str, int], epoch: int
@@ -111,6 +127,7 @@ def resolve_start(
     """
     positions: dict[str, int] = {}
     resets: dict[str, str] = {}
+    from_oldest: set[str] = set()
     for channel in channels:
         current = current_ids[channel]
         reason = None if cursor is None else _reset_reason(channel, cursor, current, epoch)
@@ -120,14 +137,18 @@ def resolve_start(
         positions[channel] = (
             cursor.positions.get(channel, current) if resumes and cursor else current
         )
-    return Start(positions, resets)
+        if current and cursor is not None and cursor.asks_for_beginning(channel):
+            from_oldest.add(channel)
+    return Start(positions, resets, frozenset(from_oldest))
 
 
 def _reset_reason(channel: str, cursor: Cursor, current: int, epoch: int) -> str | None:
     position = cursor.positions.get(channel)
     if position is None:
         return None if cursor.is_readable else "unreadable"
-    if cursor.epoch != epoch:
+    if cursor.asks_for_beginning(channel):
+        return None
+    if (cursor.epoch or 0) != epoch:
         return "epoch"
     return "ahead" if position > current else None
 

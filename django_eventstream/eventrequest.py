@@ -55,8 +55,9 @@ class EventRequest:
         self.channels: set[str] = set()
         self.channel_last_ids: dict[str, str] = {}
         """The client's position by channel; a channel that is missing starts at now."""
-        self.epoch = 0
-        """Which life of the log the position belongs to."""
+        self.epoch: int | None = None
+        """Which life of the log the position belongs to; None where the client did not say it,
+        and 0 asks for a channel from its beginning."""
         self.is_readable = True
         """False if the client brought a position of which some part cannot be understood."""
         self.is_next = False

@@ -17,6 +17,7 @@ from django_eventstream.events import Event
 from django_eventstream.web.grip import hold_response, recovery_response
 from django_eventstream.web.proxy import is_proxied
 from django_eventstream.web.requests import make_hold
+from django_eventstream.web.responses import keep_as_it_is
 
 
 class EventResponse:
@@ -61,6 +62,11 @@ class EventResponse:
         Raises `EventPermissionError` if the user may no longer read the channels, and
         `StorageUnavailableError`.
         """
+        response = self._answer(http_request)
+        keep_as_it_is(http_request, response)
+        return response
+
+    def _answer(self, http_request: HttpRequest) -> HttpResponse:
         if not is_proxied(http_request):
             return HttpResponse(b"".join(self._frames()), content_type=sse.CONTENT_TYPE)
         # A channel that is missing in a cursor that is not readable must start over.

@@ -8,6 +8,7 @@ from django_eventstream.api import channel_permission_changed as channel_permiss
 from django_eventstream.api import get_current_event_id as get_current_event_id
 from django_eventstream.api import send_event as send_event
 from django_eventstream.backends import get_channel_manager, get_storage, is_reliable
+from django_eventstream.catchup import read_oldest
 from django_eventstream.channelmanager import authorize
 from django_eventstream.cursors import resolve_start
 from django_eventstream.eventrequest import EventRequest
@@ -21,6 +22,8 @@ from django_eventstream.storage.base import Storage
 
 def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> EventResponse:
     """Read what comes after the position of a request, for a view that makes its own answer.
+
+    A position of 0 that the client brought without an epoch begins at the oldest event kept.
 
     Args:
         request: the channels and the position.
@@ -49,7 +52,12 @@ def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> Eve
     response.channel_reset = set(start.resets)
     share = max(1, limit // len(channels))
     for name in reliable:
-        _read(storage, name, start.positions[name], position.ids[name], share, response)
+        after, current = start.positions[name], position.ids[name]
+        if name in start.from_oldest:
+            after, events = read_oldest(storage, name, after, current, share)
+            _add(response, name, after, current, events)
+        else:
+            _read(storage, name, after, current, share, response)
     return response
 
 
@@ -63,6 +71,10 @@ def _read(
     except HistoryGoneError as gone:
         response.channel_reset.add(name)
         after = max(current, gone.oldest - 1)
+    _add(response, name, after, current, events)
+
+
+def _add(response: EventResponse, name: str, after: int, current: int, events: list[Event]) -> None:
     response.channel_last_ids[name] = str(after)
     response.channel_items[name] = [event for event in events if response.is_for_user(event)]
     if events and (events[-1].id or 0) < current:

@@ -63,9 +63,9 @@ def quote_user(user_id: str | None) -> str:
     return f"%61{ANONYMOUS[1:]}" if user_id == ANONYMOUS else quote(user_id, safe="")
 
 
-def personal_id(epoch: int, unreliable: Iterable[str]) -> str:
+def personal_id(epoch: int | None, unreliable: Iterable[str]) -> str:
     """Write what `Grip-Last` does not say otherwise, as the id of the personal channel."""
-    return "+".join([f"e{epoch}", *(quote(name, safe="") for name in sorted(unreliable))])
+    return "+".join([f"e{epoch or 0}", *(quote(name, safe="") for name in sorted(unreliable))])
 
 
 def escape(body: bytes) -> bytes:
@@ -73,7 +73,7 @@ def escape(body: bytes) -> bytes:
     return body.replace(b"%", b"%%")
 
 
-def id_format(reliable: Iterable[str], epoch: int, prefix: str = "") -> str:
+def id_format(reliable: Iterable[str], epoch: int | None, prefix: str = "") -> str:
     """Return the pattern from which the proxy writes a stream's cursor for `%I`."""
     parts = [
         f"{quote(name).replace('%', '%%')}:%({events_channel(name, prefix)})s" for name in reliable
@@ -145,7 +145,8 @@ def parse_position_of_predecessor(last: Mapping[str, str], prefix: str = "") -> 
     Its stored channels and their ids are there; who it belongs to is not.
     """
     reliable, positions = _parse_events(last, prefix)
-    return Position(None, reliable & positions.keys(), frozenset(), Cursor(positions))
+    cursor = Cursor(positions, epoch=0)
+    return Position(None, reliable & positions.keys(), frozenset(), cursor)
 
 
 def _parse_events(last: Mapping[str, str], prefix: str) -> tuple[frozenset[str], dict[str, int]]:

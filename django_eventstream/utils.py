@@ -22,7 +22,7 @@ from django_eventstream.deprecation import deprecated
 from django_eventstream.payloads import encode_payload
 from django_eventstream.storage.legacy import LegacyStorage
 from django_eventstream.web import cors
-from django_eventstream.web.responses import finish_headers
+from django_eventstream.web.responses import CACHE_CONTROL, finish_headers
 
 Headers = HttpResponseBase | MutableMapping[str, str]
 
@@ -56,7 +56,9 @@ def sse_error_response(
     condition: str, text: str, extra: Mapping[str, Any] | None = None
 ) -> HttpResponse:
     """Answer with a `stream-error`."""
-    return HttpResponse(_encode_error(condition, text, extra), content_type=sse.CONTENT_TYPE)
+    response = HttpResponse(_encode_error(condition, text, extra), content_type=sse.CONTENT_TYPE)
+    response["Cache-Control"] = CACHE_CONTROL
+    return response
 
 
 @deprecated("use django_eventstream.get_current_event_id()")

@@ -28,6 +28,7 @@ from django_eventstream.web.asking import answers_with_streams
 from django_eventstream.web.cors import add_cors_headers, is_preflight
 from django_eventstream.web.proxy import is_recovery
 from django_eventstream.web.requests import calling_manager
+from django_eventstream.web.responses import keep_out_of_caches
 
 try:
     from rest_framework.decorators import action
@@ -94,7 +95,7 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         if is_recovery(request) or is_preflight(request):
             return events(request)
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
-        return response
+        return keep_out_of_caches(request, response)
 
     def list(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channels of the class, or those that the query names."""

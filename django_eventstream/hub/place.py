@@ -53,6 +53,7 @@ class Place(ABC):
         "_backlog_bytes",
         "_channels",
         "_epoch",
+        "_from_oldest",
         "_notices",
         "_pages",
         "_positions",
@@ -69,6 +70,8 @@ class Place(ABC):
         self._reliable = reliable
         self._backlog_bytes = backlog_bytes
         self._epoch = 0
+        self._from_oldest: frozenset[str] = frozenset()
+        """Channels that began at the oldest event kept, and of which nothing was taken yet."""
         self._notices: list[bytes] = []
         self._pages: dict[str, list[Frame]] = {}
         # An unreliable stream misses nothing that arrives while its start is being found out.
@@ -90,6 +93,7 @@ class Place(ABC):
         """Begin, now that it is known where the log stands; `stamp` makes a ticket."""
         start = resolve_start(self._reliable, cursor, current_ids, epoch)
         self._positions.update(start.positions)
+        self._from_oldest = start.from_oldest
         self._epoch = epoch
         self.is_started = True
         ticket = "" if stamp is None else stamp()
@@ -122,8 +126,16 @@ class Place(ABC):
         self.wake()
 
     def history_gone(self, channel: HeldChannel, oldest: int) -> None:
-        """What came next is not kept any more: the client must start over."""
-        self._reset({channel.name: "expired"})
+        """What came next is not kept any more: the client must start over.
+
+        One that wants whatever is kept, and has got none of it, begins there instead.
+        """
+        if channel.name in self._from_oldest:
+            self._positions[channel.name] = oldest - 1
+            # The client learns where that is, and returns there as to any other position.
+            self._notices.append(sse.encode_id(self._cursor()))
+        else:
+            self._reset({channel.name: "expired"})
         self.wake()
 
     # What comes next
@@ -166,6 +178,8 @@ class Place(ABC):
             # A reset comes before any id that has the new position in it.
             pieces += self._notices
             self._notices = []
+        if frames and self._from_oldest:
+            self._from_oldest -= {channel.name}
         taken = 0
         for frame in frames:
             if taken >= room:
@@ -204,6 +218,7 @@ class Place(ABC):
             del self._pages[name]
 
     def _reset(self, reasons: Mapping[str, str]) -> None:
+        self._from_oldest -= reasons.keys()
         for channel in self._channels:
             if channel.name in reasons:
                 self._positions[channel.name] = channel.window.last_id
@@ -215,8 +230,18 @@ class Place(ABC):
         return body + (sse.encode_id(cursor) if cursor else b"\n")
 
     def _cursor(self) -> str:
-        return format_cursor(
-            ((name, self._positions[name]) for name in self._reliable), self._epoch
+        positions = ((name, self._positions[name]) for name in self._reliable)
+        return format_cursor(positions, None if self._is_at_beginning() else self._epoch)
+
+    def _is_at_beginning(self) -> bool:
+        """Say whether a client that is cut off now would ask for nothing but the beginning again.
+
+        Its cursor has no epoch then, so that this is what it asks for.
+        """
+        return (
+            bool(self._from_oldest)
+            and self._from_oldest.issuperset(self._reliable)
+            and not any(self._positions[name] for name in self._reliable)
         )
 
     # Two places
@@ -226,6 +251,7 @@ class Place(ABC):
         return (
             self._positions == other._positions
             and self._epoch == other._epoch
+            and self._from_oldest == other._from_oldest
             and not (self._notices or other._notices)
         )
 
@@ -233,6 +259,7 @@ class Place(ABC):
         """Go to the place of another of the same channels."""
         self.is_started = other.is_started
         self._epoch = other._epoch
+        self._from_oldest = other._from_oldest
         self._positions = dict(other._positions)
         self._notices = list(other._notices)
         self._pages = dict(other._pages)

@@ -106,16 +106,32 @@ class LegacyStorage(Storage):
         """See `Storage.read()`."""
         with _translated_errors():
             try:
-                found = list(self.backend.get_events(channel, after, limit=limit))
+                events = self._get_events(channel, after, limit)
             except EventDoesNotExist as gone:
                 current = int(gone.current_id)
                 if after >= current:
                     return []
-                raise HistoryGoneError(channel, oldest=current + 1) from gone
-            events = [_to_event(channel, event) for event in found]
+                events = self._oldest_events(channel, after, limit)
+                if not events:
+                    raise HistoryGoneError(channel, oldest=current + 1) from gone
         if events and events[0].id != after + 1:
             raise HistoryGoneError(channel, oldest=events[0].id or 0)
         return list(_first(events, max_bytes))
+
+    def _get_events(self, channel: str, after: int, limit: int) -> list[Event]:
+        found = self.backend.get_events(channel, after, limit=limit)
+        return [_to_event(channel, event) for event in found]
+
+    def _oldest_events(self, channel: str, after: int, limit: int) -> list[Event]:
+        """Return what is kept, where the event `after` is gone but the one behind it may not be.
+
+        Old classes look for the very event, but for 0, which stands for the beginning.
+        """
+        try:
+            kept = self._get_events(channel, 0, limit)
+        except EventDoesNotExist:
+            return []
+        return [event for event in kept if (event.id or 0) > after]
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:
         """See `Storage.get_position()`. One question for each channel."""

@@ -57,7 +57,9 @@ class MemoryStorage(Storage):
                 found.append(self._stored[channel, number][1].with_id(number, self._epoch))
                 size += len(found[-1].data)
             if after < last and (channel, after + 1) not in self._stored:
-                raise HistoryGoneError(channel, oldest=self._next(channel, after + 1))
+                # A channel may have had a million events before the first one that is kept.
+                start = max(after + 1, self._oldest.get(channel, 1))
+                raise HistoryGoneError(channel, oldest=self._next(channel, start))
         return found
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:

@@ -183,9 +183,24 @@ local function old_event()
   end
 end
 
+-- Old events expire in their order, so that those before the first one that is there are gone.
+local function first_old(last_old)
+  local low, high = wanted, last_old + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if redis.call('EXISTS', 'event:' .. channel .. ':' .. text(middle)) == 1 then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  return low <= last_old and low or nil
+end
+
+local old = 0
 if wanted <= finish then
-  local old = math.min(tonumber(redis.call('HGET', KEYS[2], channel) or 0), finish)
-  while wanted <= old and bytes < room do
+  old = tonumber(redis.call('HGET', KEYS[2], channel) or 0)
+  while wanted <= math.min(old, finish) and bytes < room do
     local event = old_event()
     if not event then
       break
@@ -213,7 +228,7 @@ while has_more and wanted <= finish and bytes < room do
   end
 end
 if #found == 2 and wanted <= last then
-  found[2] = text(first_from(KEYS[3], wanted) or last + 1)
+  found[2] = text(first_old(old) or first_from(KEYS[3], wanted) or last + 1)
 end
 return found
 """

@@ -1,7 +1,9 @@
 """A stream for views that django-eventstream 5 let people put together by hand.
 
     event_request = EventRequest(request, view_kwargs=kwargs)
-    StreamingHttpResponse(stream(event_request, Listener()), content_type="text/event-stream")
+    response = StreamingHttpResponse(stream(event_request, Listener()))
+    response["Content-Type"] = "text/event-stream"
+    utils.add_default_headers(response, request)  # or a cache gives it to others as well
 
 The view `events` does all of this, and more: it answers to proxies, and lets the wrapper hold the
 stream. What decides about channels belongs into a channel manager.

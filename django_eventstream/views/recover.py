@@ -21,6 +21,7 @@ from django_eventstream.hold import Hold
 from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
 from django_eventstream.web.proxy import can_verify, is_of_predecessor, is_verified, position_of
 from django_eventstream.web.requests import find_user, make_hold
+from django_eventstream.web.responses import never_cached
 from django_eventstream.web.tokens import read_token
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 @login_not_required
 @transaction.non_atomic_requests
+@never_cached
 def recover(
     request: HttpRequest, eventstream_token: str | None = None, **kwargs: Any
 ) -> HttpResponse:

@@ -15,7 +15,7 @@ from django_eventstream.web.asking import answers_with_streams
 from django_eventstream.web.grip import hold_response
 from django_eventstream.web.proxy import is_proxied, is_recovery
 from django_eventstream.web.requests import parse_hold
-from django_eventstream.web.responses import error_response, finish_headers
+from django_eventstream.web.responses import error_response, finish_headers, never_cached
 from django_eventstream.web.streams import stream_response
 
 METHODS = ["GET", "HEAD", "OPTIONS"]
@@ -25,6 +25,7 @@ METHODS = ["GET", "HEAD", "OPTIONS"]
 # back a database connection, and SQLite's one write lock, under ATOMIC_REQUESTS.
 @transaction.non_atomic_requests
 @answers_with_streams
+@never_cached
 def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     """Stream the events of the channels that the URL or the query names."""
     # Django REST framework's request has one of Django's inside, which has the user as well.

@@ -1,9 +1,12 @@
-"""Answers: the headers of a stream, and the one map from errors to what a client sees."""
+"""Answers: their headers, what keeps them out of caches, and what an error looks like."""
 
 from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
@@ -23,13 +26,61 @@ RETRY_MILLISECONDS = (3_000, 8_000)
 """When to come back to a server that cannot reach its log, spread against stampedes."""
 
 
+CACHE_CONTROL = "no-cache, no-transform, private, no-store"
+"""Of all our answers, which depend on who asks, and on what was sent meanwhile: neither is in the
+URL. Without it any cache may keep an answer and give it to somebody else (RFC 9111 §3, §4.2.2)."""
+
+CONDITIONS = (
+    "HTTP_IF_MATCH",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_UNMODIFIED_SINCE",
+)
+
+View = Callable[..., HttpResponseBase]
+
+
+def never_cached(view: View) -> View:
+    """Keep whatever a view answers out of every cache, and as the view made it."""
+
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return keep_as_it_is(request, view(request, *args, **kwargs))
+
+    return answer
+
+
+def keep_as_it_is(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Keep an answer out of caches, and its body from being compressed.
+
+    Django's GZipMiddleware would make a gzip member of each chunk of a stream, of which browsers
+    read the first one only, and a GRIP proxy sends on what it is told to send.
+    """
+    request.META["HTTP_ACCEPT_ENCODING"] = "identity"
+    return keep_out_of_caches(request, response)
+
+
+def keep_out_of_caches(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Let no cache store an answer, nor any middleware answer that nothing has changed.
+
+    The header says it to all. What is done to the request says it again to Django's middleware,
+    which would otherwise go by what a middleware between has made of the header.
+    """
+    response["Cache-Control"] = CACHE_CONTROL
+    # Django REST framework's request has one of Django's inside.
+    asked: Any = getattr(request, "_request", request)
+    asked._cache_update_cache = False
+    for header in CONDITIONS:
+        asked.META.pop(header, None)
+    # Django keeps a copy, in which other middleware may look.
+    asked.__dict__.pop("headers", None)
+    return response
+
+
 def finish_headers(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Keep caches, compression and buffering proxies away from a stream."""
-    response["Cache-Control"] = "no-cache, no-transform"
+    keep_as_it_is(request, response)
     response["X-Accel-Buffering"] = "no"
-    # Django's GZipMiddleware looks here. It would make a gzip member of each chunk, and browsers
-    # read the first one only: they would see `stream-open` and no event.
-    request.META["HTTP_ACCEPT_ENCODING"] = "identity"
     add_cors_headers(request, response)
     return response
 

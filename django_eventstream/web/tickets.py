@@ -32,6 +32,7 @@ from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.proxies import is_proxy_required
 from django_eventstream.web.asking import Scope
 from django_eventstream.web.requests import authorize_again
+from django_eventstream.web.responses import CACHE_CONTROL
 
 SALT = "django_eventstream.ticket"
 
@@ -62,7 +63,7 @@ NOT_REPEATED = frozenset((b"set-cookie", b"content-length", b"date", b"server", 
 
 CONSTANT = (
     (b"Content-Type", sse.CONTENT_TYPE.encode()),
-    (b"Cache-Control", b"no-cache, no-transform"),
+    (b"Cache-Control", CACHE_CONTROL.encode()),
     (b"X-Accel-Buffering", b"no"),
 )
 """What all our responses have, and tickets need not carry."""

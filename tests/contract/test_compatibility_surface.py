@@ -268,6 +268,20 @@ def test_1_2_get_events_after_what_was_trimmed_says_so(history, log):
     assert response.channel_last_ids == {"user:5": "5"}
 
 
+@pytest.mark.parametrize("begins_epoch", [False, True])
+def test_1_2_get_events_from_zero_begins_at_the_oldest_kept(history, log, begins_epoch):
+    """Once the first event had expired, or an epoch had begun, it had none of them."""
+    log.trim("user:5", None, 2, 10)
+    epoch = log.begin_epoch() if begins_epoch else 0
+    request = EventRequest(get("?channel=user:5&lastEventId=user%253A5:0"))
+    response = get_events(request, limit=1)
+    assert items(response) == {"user:5": [(4, "message", '{"n": 3}')]}
+    assert (response.channel_last_ids, response.channel_reset) == ({"user:5": "3"}, set())
+    assert (response.channel_more, response.epoch) == ({"user:5"}, epoch)
+    again = EventRequest(get(f"?channel=user:5&lastEventId=user%253A5:0,:{epoch}"))
+    assert get_events(again).channel_reset == {"user:5"}
+
+
 def test_1_2_get_events_of_a_request_made_by_hand(history):
     """As tests and views of projects make it."""
     request = EventRequest()

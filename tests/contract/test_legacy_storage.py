@@ -11,10 +11,11 @@ from django.db import transaction
 
 from django_eventstream import EventRequest, get_current_event_id, get_events, send_event, utils
 from django_eventstream.backends import get_storage
+from django_eventstream.catchup import read_oldest
 from django_eventstream.checks.messages import TAG
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
-from django_eventstream.storage import DjangoModelStorage
+from django_eventstream.storage import DjangoModelStorage, EventDoesNotExist
 from django_eventstream.storage.legacy import LegacyStorage
 from tests.legacy_storage import DIRECTORY, DictStorage, FileStorage
 from tests.services.python import run_python
@@ -131,6 +132,31 @@ def test_a_hole_is_told_and_what_is_before_it_delivered():
     storage.append(events("1", "2", "3"))
     del old.events["user:5"][1]
     assert ids(storage.read("user:5", 0, 9)) == [1]
+    with pytest.raises(HistoryGoneError) as raised:
+        storage.read("user:5", 1, 9)
+    assert raised.value.oldest == 3
+
+
+class TrimmingStorage(DictStorage):
+    """Looks for the very event, but for 0, as those of 5.3.4 did."""
+
+    oldest = 1
+
+    def get_events(self, channel, last_id, limit=100):
+        events = self.events.get(channel, [])
+        if last_id and not self.oldest <= last_id:
+            raise EventDoesNotExist("No such event", len(events))
+        return events[max(last_id, self.oldest - 1) :][:limit]
+
+
+def test_the_beginning_is_the_oldest_event_that_the_old_class_has():
+    old = TrimmingStorage()
+    storage = LegacyStorage(old)
+    storage.append(events(*"12345"))
+    old.oldest = 3
+    assert read_oldest(storage, "user:5", 0, 5, 9)[0] == 2
+    assert ids(read_oldest(storage, "user:5", 0, 5, 9)[1]) == [3, 4, 5]
+    assert ids(storage.read("user:5", 2, 9)) == [3, 4, 5]
     with pytest.raises(HistoryGoneError) as raised:
         storage.read("user:5", 1, 9)
     assert raised.value.oldest == 3

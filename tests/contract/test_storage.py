@@ -13,8 +13,11 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils import timezone
 
 from django_eventstream import models
+from django_eventstream.catchup import catch_up
+from django_eventstream.cursors import Cursor
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
+from django_eventstream.hold import Hold
 from django_eventstream.storage import DjangoModelStorage, MemoryStorage, RedisStorage
 from django_eventstream.storage.base import Storage
 from django_eventstream.storage.orm import EPOCH_NAME
@@ -22,6 +25,7 @@ from tests.conftest import opened
 from tests.redis_log import age_stream, delete_entry, redis_log
 from tests.services.databases import Database
 from tests.services.deadline import wait_until
+from tests.sse_parser import EventStreamParser, Message
 
 
 @pytest.fixture
@@ -378,6 +382,42 @@ def test_the_position_of_many_channels_is_one_answer(log):
 def test_a_position_asked_for_a_name_twice_has_it_once(log):
     assert log.get_position(["a", "a"]).ids == {"a": 0}
     assert log.get_position(iter(())).ids == {}
+
+
+# The beginning
+
+
+def frames_of(log: Storage, *channels: str, since: str) -> list[Message]:
+    """Returns what a stream of these channels begins with."""
+    hold = Hold(channels, (), Cursor.parse(since), None, 0, lambda: None)
+    batch = catch_up(log, hold, log.get_position(channels), room=100_000, at_least_one=True)
+    return EventStreamParser().feed(b"".join(batch.frames))
+
+
+def test_zero_is_the_beginning_of_what_is_kept_in_every_epoch(log):
+    """Redis and the log in memory have no epoch 0, so that they always answered with a reset, and
+    a database did where somebody had begun an epoch, or the first event was gone."""
+    log.append(events_of("a", *"12345") + events_of("b", "1"))
+    assert [m.data for m in frames_of(log, "a", since="a:0")] == [*"12345"]
+    log.trim("a", None, 2, 10)
+    assert [m.data for m in frames_of(log, "a", since="a:0")] == ["4", "5"]
+    log.begin_epoch()
+    assert [m.data for m in frames_of(log, "a", "b", since="a:0,b:0")] == ["4", "5", "1"]
+    log.trim("a", None, 0, 10)
+    assert frames_of(log, "a", since="a:0") == []
+
+
+def test_the_position_of_an_empty_channel_is_resumed_exactly_or_told_to_be_gone(log):
+    position = log.get_position(["a"])
+    cursor = str(Cursor(position.ids, position.epoch))
+    log.append(events_of("a", *"123"))
+    assert [m.data for m in frames_of(log, "a", since=cursor)] == [*"123"]
+    log.trim("a", None, 2, 10)
+    [reset] = frames_of(log, "a", since=cursor)
+    assert '"expired"' in reset.data
+    log.begin_epoch()
+    [reset] = frames_of(log, "a", since=cursor)
+    assert '"epoch"' in reset.data
 
 
 # Trimming

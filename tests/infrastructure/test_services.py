@@ -22,9 +22,16 @@ from tests.services.pushpin import Pushpin, answers, route_to
 from tests.services.python import ROOT, run_python, start_python
 from tests.services.redis import Redis
 from tests.services.servers import COMMANDS
+from tests.services.varnish import Varnish
 
-SERVICES = [Redis, Postgres, MariaDB, lambda: Pushpin([route_to(free_port())])]
-names = pytest.mark.parametrize("make", SERVICES, ids=["redis", "postgres", "mariadb", "pushpin"])
+SERVICES = {
+    "redis": Redis,
+    "postgres": Postgres,
+    "mariadb": MariaDB,
+    "pushpin": lambda: Pushpin([route_to(free_port())]),
+    "varnish": lambda: Varnish(free_port()),
+}
+names = pytest.mark.parametrize("make", SERVICES.values(), ids=SERVICES)
 
 
 @names

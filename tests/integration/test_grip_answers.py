@@ -129,6 +129,34 @@ def test_the_epoch_is_in_the_ids_and_the_personal_channel():
     assert old.content.endswith(b"id: a:0,:%d\n\n" % epoch)
 
 
+def test_a_hold_from_zero_begins_at_the_oldest_event_kept_and_stands_in_its_epoch():
+    """It was held at the end, told to start over; once held, 0 is a position like any other."""
+    log = get_storage()
+    send_events([("a", "message", n) for n in range(1, 6)])
+    log.trim("a", None, 2, 10)
+    epoch = log.begin_epoch()
+    response = ask("/events/?channel=a&lastEventId=a:0")
+    assert b"id: a:3,:%d\n\nevent: message\ndata: 4\n" % epoch in response.content
+    assert b"stream-reset" not in response.content
+    assert "events-a; prev-id=5;" in response["Grip-Channel"]
+    held = ask("/events/_next/", last=f"events-a; last-id=0, user-anonymous; last-id=e{epoch}")
+    assert b'"reasons": {"a": "expired"}' in held.content
+
+
+def test_pages_from_zero_of_several_channels_have_all_that_is_kept():
+    """Where the second channel begins stands in the token of the first page, with its epoch."""
+    send_events([Event(name, "message", f"{n} " + "x" * 30_000) for name in "ab" for n in range(6)])
+    for name in "ab":
+        get_storage().trim(name, None, 4, 10)
+    response, found = ask("/events/?channel=a&channel=b&lastEventId=a:0,b:0"), b""
+    while "Grip-Hold" not in response:
+        found += response.content
+        response = ask(link(response))
+    found += response.content
+    assert b"stream-reset" not in found
+    assert re.findall(rb"data: (\d+) x", found) == [b"2", b"3", b"4", b"5"] * 2
+
+
 def test_pages_follow_each_other_by_tokens():
     send_events([Event("a", "message", f"{n} " + "x" * 9_000) for n in range(100)])
     response, pages, found = ask("/events/?channel=a&lastEventId=a:0"), 0, b""

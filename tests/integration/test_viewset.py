@@ -26,6 +26,7 @@ from rest_framework.settings import api_settings
 from django_eventstream import asend_event
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
+from django_eventstream.web.responses import CACHE_CONTROL
 from tests.services.python import ROOT
 from tests.visitor import Visitor
 
@@ -266,13 +267,28 @@ def test_throttle_classes_refuse(lane):
     assert statuses == [200, 200, 429]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/events/a/",
+        "/api/events/a/?channels=b",
+        "/api/private/a/",
+        "/api/events/a/?format=nonsense",
+    ],
+)
+@pytest.mark.parametrize("accept", [STREAM, BROWSER])
+def test_no_answer_may_be_cached(lane, path, accept):
+    """Pages and errors, which depend on who asks, said nothing to caches."""
+    assert answer(lane, path, accept).headers["cache-control"] == CACHE_CONTROL
+
+
 def test_methods(lane):
     for method, status in [("HEAD", 200), ("POST", 405), ("PUT", 405), ("DELETE", 405)]:
         got = answer(lane, "/api/events/a/", method=method)
         assert (got.status, got.headers["allow"]) == (status, "GET, HEAD, OPTIONS")
     head = answer(lane, "/api/events/a/", method="HEAD")
     assert head.headers["content-type"] == STREAM
-    assert head.headers["cache-control"] == "no-cache, no-transform"
+    assert head.headers["cache-control"] == CACHE_CONTROL
     assert head.body == b""
     metadata = answer(lane, "/api/events/a/", method="OPTIONS")
     assert json.loads(metadata.body)["renders"] == [STREAM, PAGE]

@@ -140,3 +140,57 @@ def test_a_cursor_of_another_epoch_or_ahead_starts_over():
         assert f'"{reason}"' in reset.data
         assert reset.last_event_id == "a:3"
         assert batch.end.positions == {"a": 3}
+
+
+def test_the_beginning_is_the_oldest_event_kept_in_whatever_epoch():
+    """Once the first event had expired, `a:0` gave none of those that were kept."""
+    log = log_of(a=[1] * 10, b=[1] * 3)
+    log.position = LogPosition(log.position.ids, epoch=7)
+    del log.kept["a"][:5]
+    batch = page(log, Cursor.parse("a:0"))
+    assert batch.start.positions == {"a": 5, "b": 3}
+    assert [m.data for m in messages(batch)] == [f"{n} x" for n in range(6, 11)]
+    assert messages(batch)[0].last_event_id == "a:6,b:3,:7"
+
+
+def test_the_beginning_of_a_channel_of_which_nothing_is_kept_is_its_end():
+    log = log_of(a=[1] * 3, b=[])
+    log.kept["a"].clear()
+    batch = page(log, Cursor.parse("a:0,b:0"))
+    assert (messages(batch), batch.end.positions) == ([], {"a": 3, "b": 0})
+
+
+def test_zero_of_an_epoch_is_expired_where_the_first_event_is():
+    log = log_of(a=[1] * 10)
+    del log.kept["a"][:5]
+    [reset] = messages(page(log, Cursor.parse("a:0,:0")))
+    assert '"reasons": {"a": "expired"}' in reset.data
+
+
+def test_pages_from_the_beginning_of_several_channels_have_all_that_is_kept():
+    """The later channels of a page are read by the next one, which must know where they begin."""
+    log = log_of(a=[1_000] * 9, b=[1_000] * 9)
+    del log.kept["a"][:2], log.kept["b"][:4]
+    cursor, found, has_more = Cursor.parse("a:0,b:0"), [], True
+    while has_more:
+        batch = page(log, cursor, room=2_500)
+        found += messages(batch)
+        cursor, has_more = batch.end, batch.has_more
+    assert {m.type for m in found} == {"message"}
+    assert [int(m.data.split()[0]) for m in found] == [*range(3, 10), *range(5, 10)]
+
+
+def test_what_expires_while_the_beginning_is_read_is_passed_over():
+    log = log_of(a=[1] * 10)
+    read = log.read
+
+    def read_and_expire(*arguments):
+        try:
+            return read(*arguments)
+        finally:
+            if len(log.kept["a"]) > 4:
+                del log.kept["a"][:2]
+
+    log.read = read_and_expire
+    found = messages(page(log, Cursor.parse("a:0")))
+    assert [m.data for m in found] == ["7 x", "8 x", "9 x", "10 x"]

@@ -30,7 +30,7 @@ def test_what_is_written_is_read_back(positions, epoch):
     text = format_cursor(positions.items(), epoch)
     cursor = Cursor.parse(text)
     if len(text) <= MAX_CURSOR_LENGTH:
-        assert (dict(cursor.positions), cursor.epoch) == (positions, epoch)
+        assert (dict(cursor.positions), cursor.epoch or 0) == (positions, epoch)
         assert cursor.is_readable
         assert str(cursor) == text
 
@@ -53,7 +53,7 @@ def test_what_is_written_fits_into_a_header_and_a_line(positions, epoch):
 def test_any_text_has_a_defined_result(text):
     cursor = Cursor.parse(text)
     assert all(name and 0 <= last_id <= MAX_ID for name, last_id in cursor.positions.items())
-    assert cursor.epoch >= 0
+    assert cursor.epoch is None or cursor.epoch >= 0
     if cursor.positions:
         again = Cursor.parse(str(cursor))
         assert (again.positions, again.epoch) == (cursor.positions, cursor.epoch)
@@ -147,9 +147,11 @@ def start(cursor: str | None, current: Mapping[str, int], epoch: int = 0) -> Sta
         (None, {"a": 5, "b": 7}, {}),
         ("", {"a": 5, "b": 7}, {}),
         ("a:3", {"a": 3, "b": 7}, {}),
-        ("a:5,b:0,c:9", {"a": 5, "b": 0}, {}),
+        ("a:5,b:1,c:9", {"a": 5, "b": 1}, {}),
         ("a:6,b:7", {"a": 5, "b": 7}, {"a": "ahead"}),
         ("a:3,:1", {"a": 5, "b": 7}, {"a": "epoch"}),
+        ("a:3,b:0,:0", {"a": 3, "b": 0}, {}),
+        ("a:0,:1", {"a": 5, "b": 7}, {"a": "epoch"}),
         ("a:3,nonsense", {"a": 3, "b": 7}, {"b": "unreadable"}),
         ("nonsense", {"a": 5, "b": 7}, {"a": "unreadable", "b": "unreadable"}),
     ],
@@ -158,13 +160,37 @@ def test_where_a_stream_starts(cursor, positions, resets):
     assert start(cursor, {"a": 5, "b": 7}) == Start(positions, resets)
 
 
+@pytest.mark.parametrize("epoch", [0, 9])
+def test_zero_without_an_epoch_asks_for_the_beginning_in_every_epoch(epoch):
+    """`news:0` was a position of the first epoch: in any other it was reset, for good."""
+    begin = start("a:0", {"a": 5, "b": 7}, epoch)
+    assert begin == Start({"a": 0, "b": 7}, {}, frozenset({"a"}))
+    assert start("a:0,nonsense", {"a": 5, "b": 7}, epoch) == Start(
+        {"a": 0, "b": 7}, {"b": "unreadable"}, frozenset({"a"})
+    )
+
+
+def test_zero_of_an_epoch_is_a_position_like_any_other():
+    assert start("a:0,:9", {"a": 5}, epoch=9) == Start({"a": 0}, {})
+    assert start("a:0,:0", {"a": 5}, epoch=9) == Start({"a": 5}, {"a": "epoch"})
+
+
+def test_an_empty_channel_has_no_other_beginning_than_now():
+    assert start("a:0", {"a": 0}, epoch=9) == Start({"a": 0}, {})
+
+
+def test_whether_an_epoch_was_said_is_read_back():
+    for text in ("a:0", "a:0,:0", "a:0,:7"):
+        assert str(Cursor.parse(text)) == text
+
+
 def test_a_cursor_of_the_first_epoch_is_not_resumed_in_a_later_one():
     assert start("a:3", {"a": 5}, epoch=9) == Start({"a": 5}, {"a": "epoch"})
     assert start("a:3,:9", {"a": 5}, epoch=9) == Start({"a": 3}, {})
 
 
 @given(
-    st.none() | st.builds(Cursor, positions, epochs, st.booleans()),
+    st.none() | st.builds(Cursor, positions, st.none() | epochs, st.booleans()),
     st.dictionaries(channels, ids, max_size=8),
     epochs,
 )
@@ -179,5 +205,10 @@ def test_a_stream_starts_where_the_client_was_or_tells_it_to_start_over(cursor, 
             assert position == current[channel]
         else:
             assert position == brought
-        if brought is not None and (brought > current[channel] or cursor.epoch != epoch):
+        if cursor is None or brought is None:
+            continue
+        if cursor.epoch is None and brought == 0:
+            assert channel not in begin.resets
+            assert (channel in begin.from_oldest) == (current[channel] > 0)
+        elif brought > current[channel] or (cursor.epoch or 0) != epoch:
             assert channel in begin.resets

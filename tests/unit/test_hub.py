@@ -283,6 +283,73 @@ async def test_what_is_no_longer_kept_is_told_with_the_place_to_go_on_from(log, 
 
 
 @in_a_loop
+async def test_the_beginning_is_the_oldest_event_kept_in_whatever_epoch(log, hub):
+    """In any epoch but the first `a:0` was reset, and where the first event had expired as well."""
+    log.epoch = 7
+    for _ in range(30):
+        log.append("a")
+    whole = Client(hub, "a", cursor="a:0")
+    await whole.until_at(a=30)
+    assert whole.data() == numbers(1, 30)
+    log.trim("a", keep=10)
+    trimmed = Client(Hub(log, OPTIONS), "a", "b", cursor="a:0,b:0")
+    await trimmed.until_at(a=30)
+    assert trimmed.data() == numbers(21, 30)
+    assert trimmed.cursor == "a:30,b:0,:7"
+    assert whole.resets() == trimmed.resets() == []
+
+
+@in_a_loop
+async def test_zero_of_an_epoch_is_a_position_like_any_other(log, hub):
+    log.epoch = 7
+    log.append("a")
+    log.append("a")
+    kept, restored = Client(hub, "a", cursor="a:0,:7"), Client(hub, "a", cursor="a:0,:0")
+    await kept.until_at(a=2)
+    await restored.until(restored.resets)
+    log.trim("a", keep=1)
+    expired = Client(Hub(log, OPTIONS), "a", cursor="a:0,:7")
+    await expired.until(expired.resets)
+    assert (kept.data(), kept.resets()) == (numbers(1, 2), [])
+    assert restored.resets() == [{"a": "epoch"}]
+    assert expired.resets() == [{"a": "expired"}]
+
+
+@in_a_loop
+async def test_a_client_cut_off_before_the_first_event_begins_at_the_beginning_again(log, hub):
+    log.epoch = 7
+    for _ in range(10):
+        log.append("a")
+    log.delay = 0.05
+    client = Client(hub, "a", cursor="a:0")
+    await client.until(lambda: client.messages)
+    assert client.cursor == "a:0"
+    log.trim("a", keep=5)
+    client.drop()
+    await client.until_at(a=10)
+    assert client.resets() == []
+    assert client.data() in (numbers(1, 10), numbers(6, 10))
+
+
+@in_a_loop
+async def test_a_client_at_the_beginning_of_what_is_left_is_told_where_that_is(log, hub):
+    """Nothing was kept: it would have come back with a 0 that another channel's epoch dates."""
+    log.epoch = 7
+    for _ in range(3):
+        log.append("a")
+        log.append("b")
+    log.trim("a", keep=0)
+    client = Client(hub, "a", "b", cursor="a:0,b:3")
+    await client.until_at(a=3)
+    assert client.resets() == [{"b": "epoch"}]
+    client.drop()
+    log.append("a")
+    await client.until_at(a=4)
+    assert client.data() == ["4"]
+    assert client.resets() == [{"b": "epoch"}]
+
+
+@in_a_loop
 async def test_a_quiet_channel_whose_events_are_all_gone_resets_nobody_who_is_up_to_date(log, hub):
     for _ in range(5):
         log.append("a")

@@ -24,7 +24,7 @@ START = {
     "status": 200,
     "headers": [
         (b"Content-Type", b"text/event-stream"),
-        (b"Cache-Control", b"no-cache, no-transform"),
+        (b"Cache-Control", b"no-cache, no-transform, private, no-store"),
         (b"X-Accel-Buffering", b"no"),
         (b"Access-Control-Allow-Origin", b"https://app.example"),
         (b"X-\xe4", b"\xff"),
