@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import secrets
 import zlib
 
@@ -276,7 +275,7 @@ def test_no_ticket_lasts_longer_than_revocations_are_remembered(site):
 def test_django_is_asked_again_however_often_a_client_comes_back(site, seconds, end):
     """A ticket was renewed at each return: Django was never asked again."""
     ticket, began = site.issue(ticket_seconds=seconds), site.now
-    for site.now in itertools.count(began, 7.0):
+    for site.now in range(int(began), int(began) + 600, 7):
         returning = site.bring(ticket)
         if returning is None:
             break
