@@ -16,11 +16,10 @@ import base64
 import hmac
 import re
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import shake_256
 
-from django.conf import settings
+from django.core.signing import Signer
 from django.utils.crypto import salted_hmac
 
 TAG_BYTES = 16
@@ -31,7 +30,7 @@ _ALPHABET = re.compile(r"[0-9A-Za-z_-]+", re.ASCII)
 
 def seal(content: bytes, context: bytes, salt: str) -> str:
     """Return text of the base64url alphabet that `unseal()` opens in the same context only."""
-    keys = _keys(settings.SECRET_KEY, salt)
+    keys = _keys(Signer().key, salt)
     tag = _tag(keys, content, context)
     return _encode(tag + _encipher(keys, tag, content))
 
@@ -42,17 +41,13 @@ def unseal(text: str, context: bytes, salt: str) -> bytes | None:
     if sealed is None or len(sealed) < TAG_BYTES:
         return None
     tag, ciphertext = sealed[:TAG_BYTES], sealed[TAG_BYTES:]
-    for secret in _secrets():
+    signer = Signer()  # knows the settings
+    for secret in (signer.key, *signer.fallback_keys):
         keys = _keys(secret, salt)
         content = _encipher(keys, tag, ciphertext)
         if hmac.compare_digest(tag, _tag(keys, content, context)):
             return content
     return None
-
-
-def _secrets() -> Iterator[str | bytes]:
-    yield settings.SECRET_KEY
-    yield from settings.SECRET_KEY_FALLBACKS
 
 
 @lru_cache(maxsize=16)
