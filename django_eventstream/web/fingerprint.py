@@ -29,6 +29,8 @@ def fingerprint(scope: Scope, reliable: Iterable[str]) -> bytes:
     client = scope.get("client")
     manager: type[ChannelManagerBase] = import_string(settings.CHANNELMANAGER_CLASS)
     same = (
+        # In another log revocations have other ids.
+        settings.STORAGE_CLASS,
         settings.CHANNELMANAGER_CLASS,
         manager.ticket_version,
         manager.can_read_channel.__qualname__,

@@ -46,7 +46,10 @@ HEADERS = {
     "x-remote-user": "anna",
 }
 MANAGER = "tests.managers.TicketChannelManager"
-OTHER = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.StrictChannelManager"}
+OTHER = [
+    {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.StrictChannelManager"},
+    {"EVENTSTREAM_STORAGE_CLASS": "django_eventstream.storage.RedisStorage"},
+]
 KEY = "only-for-the-tests-and-long-enough-for-the-checks-of-django"
 
 
@@ -314,9 +317,15 @@ def test_a_secret_key_that_was_replaced_is_honoured_while_it_is_a_fallback(site)
 
 def test_a_ticket_of_other_rules_is_not_honoured(site, monkeypatch):
     ticket = site.issue()
-    with override_settings(**OTHER):
+    for other in OTHER:
+        with override_settings(**other):
+            assert site.bring(ticket) is None
+    assert site.bring(ticket) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{MANAGER}.ticket_version", 2)
         assert site.bring(ticket) is None
-    monkeypatch.setattr(f"{MANAGER}.ticket_version", 2)
+    # A release that gives none does not honour those of the one before.
+    monkeypatch.delattr(f"{MANAGER}.get_ticket_seconds")
     assert site.bring(ticket) is None
 
 
