@@ -11,7 +11,7 @@ stream, the request ends there, with its thread and its database connections, an
 holds the stream itself. Everything else passes through untouched.
 
 When everybody comes back at once, a bounded number of requests asks Django at a time, and a client
-with a ticket is taken back without asking.
+with a ticket, if the channel manager gives any, is taken back without asking.
 
 A middleware that made the answer its own is respected: what it made is sent, and the log says why
 the wrapper does not hold the stream. Wrapped chunks are streamed as they are without a wrapper.
@@ -34,10 +34,10 @@ from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.current import get_hub
 from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
 from django_eventstream.hub.revocations import ControlMark
-from django_eventstream.web.asking import Routes, Scope, asks_for_stream
+from django_eventstream.web.asking import Route, Routes, Scope, asks_for_stream
 from django_eventstream.web.handler import OneThreadHandler
-from django_eventstream.web.tickets import read_ticket, stamp_for
-from django_eventstream.web.turnstile import Incoming, Turnstile
+from django_eventstream.web.tickets import Tickets
+from django_eventstream.web.turnstile import Incoming, Place, Turnstile
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class EventStreamApplication:
         self._application = application
         self._turnstile = Turnstile(settings.REQUEST_LIMIT)
         self._routes = Routes()
+        self._tickets = Tickets(_control_mark)
         self._handler: Any = application
         if type(application) is ASGIHandler:
             # What is wrapped or subclassed may do more than Django does, and is left as it is.
@@ -66,7 +67,7 @@ class EventStreamApplication:
             await self._application(scope, receive, send)
         elif not asks_for_stream(scope):
             await _hold(await self._ask(self._application, scope, Incoming(receive), send), send)
-        elif not await _take_back(scope, receive, send):
+        elif not await self._take_back(scope, receive, send):
             await _hold(await self._ask_in_turn(scope, Incoming(receive), send), send)
 
     async def _ask_in_turn(self, scope: Scope, incoming: Incoming, send: Send) -> _Stream | None:
@@ -77,16 +78,25 @@ class EventStreamApplication:
         place = await self._turnstile.enter(incoming)
         if place is None:
             return None
+        try:
+            # While it waited, others may have shown what Django answers.
+            if await self._take_back(scope, incoming.rest(), send, place.leave):
+                return None
+            return await self._ask_at(place, route, scope, incoming, send)
+        finally:
+            place.leave()
+
+    async def _ask_at(
+        self, place: Place, route: Route, scope: Scope, incoming: Incoming, send: Send
+    ) -> _Stream | None:
+        """Ask Django at a place, which is left as soon as it has answered."""
 
         def answered(has_streamed: bool) -> None:
             place.leave()
             route.learn(has_streamed)
 
         application = self._handler if route.is_ours else self._application
-        try:
-            return await self._ask(application, scope, incoming, send, answered)
-        finally:
-            place.leave()
+        return await self._ask(application, scope, incoming, send, answered)
 
     async def _ask(
         self,
@@ -103,8 +113,34 @@ class EventStreamApplication:
         if answer.hold is None or incoming.is_gone:
             return None
         start = _without_length(answer.start)
+        hold = replace(answer.hold, stamp=self._tickets.stamp_for(scope, start, answer.hold))
         await send(start)
-        return _with_tickets(answer.hold, scope, start), incoming.rest()
+        return hold, incoming.rest()
+
+    async def _take_back(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        taken: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Hold the stream of a client whose ticket is good; False if Django must be asked.
+
+        `taken` is called once it is, before the stream.
+        """
+        returning = self._tickets.read(scope)
+        if returning is None:
+            return False
+        hub = get_hub()
+        with hub.staying_awake():
+            if not await hub.may_return(returning.hold, returning.mark):
+                return False
+            taken()
+            # Up to now nothing was withdrawn; what is from now on, the hub hears.
+            hold = replace(returning.hold, authorized_at=time.monotonic())
+            await send(returning.start)
+            await hold_stream(hold, receive, send)
+        return True
 
 
 def _hold(stream: _Stream | None, send: Send) -> Awaitable[None]:
@@ -114,27 +150,6 @@ def _hold(stream: _Stream | None, send: Send) -> Awaitable[None]:
 
 async def _nothing() -> None:
     pass
-
-
-async def _take_back(scope: Scope, receive: Receive, send: Send) -> bool:
-    """Hold the stream of a client whose ticket is good; False if Django must be asked."""
-    returning = read_ticket(scope, _control_mark)
-    if returning is None:
-        return False
-    hub = get_hub()
-    with hub.staying_awake():
-        if not await hub.may_return(returning.hold, returning.mark):
-            return False
-        # Up to now nothing was withdrawn; what is from now on, the hub hears.
-        hold = replace(returning.hold, authorized_at=time.monotonic())
-        await send(returning.start)
-        await hold_stream(hold, receive, send)
-    return True
-
-
-def _with_tickets(hold: Hold, scope: Scope, start: Message) -> Hold:
-    stamp = stamp_for(scope, start, hold, _control_mark)
-    return hold if stamp is None else replace(hold, stamp=stamp)
 
 
 def _control_mark() -> ControlMark | None:

@@ -13,9 +13,6 @@ from django.http import HttpRequest
 from django_eventstream.conf import settings
 from django_eventstream.exceptions import EventPermissionError
 
-TICKET_SECONDS = 60
-"""Longer than a server takes to start again, and no longer than anybody would mind."""
-
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -68,10 +65,11 @@ class ChannelManagerBase:
     def get_ticket_seconds(self, user: Any, channels: Sequence[str]) -> int:
         """Say for how long a client that is cut off may come back without being asked; 0 for never.
 
-        It then brings a signed ticket, and `EventStreamApplication` takes it back without asking
+        It then brings a ticket, and `EventStreamApplication` takes it back without asking
         middleware, view or this class: see the documentation on security for what that risks.
-        At most 300 seconds count. `DefaultChannelManager` says 60 for those who are not logged
-        in, unless a subclass has its own `can_read_channel()` or `get_channels_for_request()`.
+        The seconds are counted from the first ticket on, however often the client comes back by
+        another one, and at most 300 of them count. Nobody gets a ticket unless a project's own
+        channel manager says so here.
         """
         return 0
 
@@ -103,15 +101,6 @@ class DefaultChannelManager(ChannelManagerBase):
     def is_channel_reliable(self, channel: str) -> bool:
         """Store everything."""
         return True
-
-    def get_ticket_seconds(self, user: Any, channels: Sequence[str]) -> int:
-        """Take back who is not logged in, unless a subclass decides who may read what."""
-        cls, default = type(self), DefaultChannelManager
-        is_default = (
-            cls.can_read_channel is default.can_read_channel
-            and cls.get_channels_for_request is default.get_channels_for_request
-        )
-        return TICKET_SECONDS if user is None and is_default else 0
 
 
 def authorize(manager: ChannelManagerBase, user: Any, channels: Iterable[str]) -> None:

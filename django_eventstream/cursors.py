@@ -94,8 +94,10 @@ def format_cursor(positions: Iterable[tuple[str, int]], epoch: int | None = None
 
 def with_ticket(cursor: str, ticket: str) -> str:
     """Add a ticket to a cursor that says something; none if the two would burst a header."""
-    has_room = len(cursor) + len(ticket) <= MAX_WITH_TICKET
-    return f"{cursor},:{ticket}" if cursor and ticket and has_room else cursor
+    if not cursor or not ticket:
+        return cursor
+    text = f"{cursor},:{ticket}"
+    return text if len(text) <= MAX_WITH_TICKET else cursor
 
 
 def split_ticket(text: str) -> tuple[str, str]:

@@ -150,6 +150,26 @@ def test_the_page_shows_events_as_text_under_a_policy_without_inline_code(
     assert [line for line in page.errors() if "favicon" not in line] == []
 
 
+def test_the_page_shows_the_cursor_without_its_ticket(
+    app_server, sqlite_only, browser, unique_channel
+):
+    """Six lines of base64 stood there as the cursor, and again beside each stream-open."""
+    manager = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.TicketChannelManager"}
+    server = app_server(sqlite_only, "uvicorn+wrapper", settings={**PROJECT, **manager})
+    url = f"{server.url}/api/events/{unique_channel}/"
+    with StreamClient(url, reconnect=False) as client:
+        client.wait_open()
+    assert ",:" in client.last_event_id
+    page = Page(browser, url)
+    page.wait_state("open")
+    page.find("quiet").click()
+    assert page.find("cursor").text == f"{unique_channel}:0"
+    shown = page.driver.find_element(By.ID, "eventstream-events").text
+    assert "stream-open" in shown
+    assert ",:" not in shown
+    assert page.errors() == []
+
+
 def test_the_page_goes_on_after_a_kill_and_a_proxy_that_answered_for_the_server(
     app_server, sqlite_only, sending, browser, unique_channel
 ):

@@ -269,6 +269,34 @@ def test_the_cursor_is_kept_for_every_type_and_put_into_any_url(puppets):
     ]
 
 
+@pytest.mark.parametrize(
+    ("brought", "shown"),
+    [
+        ("a:1,b%2C:2,:ip5yHUKl-DeWq_aG3Uwq5", "a:1,b%2C:2"),
+        ("a:1,:WzEsbnV.c2ln", "a:1"),
+        ("a:1,:1700000000,:ip5yHUKl", "a:1,:1700000000"),
+        ("a:1,:1700000000", "a:1,:1700000000"),
+        ("a:1", "a:1"),
+    ],
+)
+def test_a_ticket_gets_neither_into_urls_nor_to_the_page(puppets, brought, shown):
+    """It went into the query at each attempt, and so into the logs of every proxy."""
+    puppets.run(
+        """
+        window.heard = [];
+        start({ lastEventId: arguments[0] });
+        source.addEventListener("message", (event) => heard.push(event.lastEventId, event.data));
+        """,
+        brought,
+    )
+    query = "return new URL(last().url).searchParams.get('lastEventId')"
+    assert puppets.run(query) == shown
+    puppets.run("last().say('message', 'x', arguments[0])", brought)
+    assert puppets.run("return [source.lastEventId, ...heard]") == [shown, shown, "x"]
+    puppets.run("last().fail(2); go()")
+    assert puppets.run(query) == shown
+
+
 def test_it_has_the_interface_of_an_event_source(puppets):
     assert puppets.run("""
         const log = [];

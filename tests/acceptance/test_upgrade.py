@@ -170,7 +170,9 @@ def test_one_client_reads_on_through_the_swap_and_back_again(site, app_server, r
         site.migrate()
         assert site.send(*numbered("user:5", [4, 5])) == [4, 5]
         # Under the wrapper, which adds tickets to cursors.
-        new = app_server(Database("swapped", site.database), "uvicorn+wrapper", port=site.port)
+        tickets = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.TicketChannelManager"}
+        database = Database("swapped", site.database)
+        new = app_server(database, "uvicorn+wrapper", port=site.port, settings=tickets)
         client.wait_for(7)
         new.send(*numbered("user:5", [6]), *numbered("a,b c", [3]))
         client.wait_for(9)

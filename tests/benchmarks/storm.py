@@ -19,7 +19,7 @@ ROUNDS = 3
 
 # The clock that asks for news is set so slow that only what the storm costs is counted.
 NO_CLOCK = {"EVENTSTREAM_POLL_SECONDS": 600, "EVENTSTREAM_POSTGRES_NOTIFY": False}
-USERS = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.TicketChannelManager"}
+TICKETS = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.TicketChannelManager"}
 HEADERS = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
 
 WRAPPED = "uvicorn+wrapper"
@@ -34,10 +34,9 @@ def main() -> None:
     with store("postgres") as database:
         channel = new_channel()
         send_events(numbered(channel, range(1, BEHIND + 1)))
-        options = {"database": database.settings, "settings": NO_CLOCK}
+        options = {"database": database.settings, "settings": {**NO_CLOCK, **TICKETS}}
         with AppServer("uvicorn", **options) as plain, AppServer(WRAPPED, **options) as wrapped:
             compare(channel, {PLAIN: plain, ASKED: wrapped, TICKET: wrapped}, HEADERS)
-        options["settings"] = {**NO_CLOCK, **USERS}
         with AppServer(WRAPPED, **options) as wrapped:
             headers = {**HEADERS, **wrapped.log_in("anna")}
             compare(channel, {ASKED: wrapped, TICKET: wrapped}, headers, "logged-in ")

@@ -23,6 +23,12 @@
   const FIRST_RETRY_TIME = 1_000;
   const MAX_RETRY_TIME = 30_000;
 
+  /**
+   * A ticket is for the header that the browser's own EventSource sends. It says nothing to pages,
+   * and has no business in a URL, which ends up in logs.
+   */
+  const withoutTicket = (cursor) => String(cursor).replace(/,:(?!\d{1,30}$)[^,]+$/, "");
+
   class EventSourceNotAvailableError extends Error {
     constructor() {
       super("There is no EventSource here; pass one as eventSourceClass");
@@ -70,7 +76,7 @@
       super();
       this.url = String(url);
       this.withCredentials = Boolean(options?.withCredentials);
-      this.lastEventId = options?.lastEventId ?? "";
+      this.lastEventId = withoutTicket(options?.lastEventId ?? "");
       this.#maxRetryTime = options?.max_retry_time ?? MAX_RETRY_TIME;
       this.#eventSourceClass = options?.eventSourceClass ?? globalThis.EventSource;
       if (!this.#eventSourceClass) throw new EventSourceNotAvailableError();
@@ -126,10 +132,12 @@
     #hear(source, type) {
       source.addEventListener(type, (event) => {
         if (source !== this.#source) return;
+        const { data, origin } = event;
+        const lastEventId = withoutTicket(event.lastEventId);
         // After this one the server does not want it back.
         if (type === "stream-error") this.close();
-        else if (event.lastEventId) this.lastEventId = event.lastEventId;
-        this.dispatchEvent(new MessageEvent(type, event));
+        else if (lastEventId) this.lastEventId = lastEventId;
+        this.dispatchEvent(new MessageEvent(type, { data, origin, lastEventId }));
       });
     }
 
