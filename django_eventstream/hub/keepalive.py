@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from django_eventstream.hub.turn import Breakable, break_off
+
 SLOTS = 20
 """Connections are spread over as many moments of the period, so that they do not all write at
 once."""
 
 
-class Alive(Protocol):
+class Alive(Breakable, Protocol):
     """Whatever can send a sign of life."""
 
     def keep_alive(self) -> None:
@@ -45,4 +47,7 @@ class KeepAliveWheel:
             await asyncio.sleep(self._pause)
             self._now = (self._now + 1) % SLOTS
             for connection in list(self._slots[self._now]):
-                connection.keep_alive()
+                try:
+                    connection.keep_alive()
+                except Exception as error:
+                    break_off(connection, error)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from django_eventstream.control import DISCONNECT, Disconnect, parse_disconnect
+from django_eventstream.deadlines import within
 from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.hold import Hold
@@ -30,6 +32,11 @@ MOST_READ = 2_000
 
 MOST_REMEMBERED = 10_000
 """Revocations kept; then all are forgotten, and with them the tickets from before."""
+
+
+WAIT_SECONDS = 1.0
+"""How long a client with a ticket waits for the log: then Django is asked, and the log again. In
+all it is to be served or sent away within 5 s."""
 
 
 class ControlMark(NamedTuple):
@@ -84,11 +91,15 @@ class Revocations:
         What is said from now on is for whoever holds the stream to hear.
         """
         if not self._is_known(mark):
-            await self._read_with_others(mark)
-            if not self._is_known(mark):
-                # Those that were being read were of somebody who had been away for less long.
-                await self._read_with_others(mark)
+            with suppress(TimeoutError):
+                await within(self._find_out(mark), WAIT_SECONDS)
         return self._is_known(mark) and not self._concern(hold, mark)
+
+    async def _find_out(self, mark: ControlMark) -> None:
+        await self._read_with_others(mark)
+        if not self._is_known(mark):
+            # Those that were being read were of somebody who had been away for less long.
+            await self._read_with_others(mark)
 
     async def _read_with_others(self, mark: ControlMark) -> None:
         if self._reading is None or self._reading.done():
@@ -121,6 +132,9 @@ class Revocations:
             self._floor = gone.oldest - 1
         except StorageUnavailableError:
             logger.warning("Tickets are not honoured: the event log cannot be reached")
+        except Exception:
+            # Whoever brought a ticket is none the worse for it: Django is asked.
+            logger.exception("Tickets are not honoured: what was revoked could not be read")
 
     def _is_within_reach(self, mark: ControlMark) -> bool:
         end = self._after

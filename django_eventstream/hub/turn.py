@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
+logger = logging.getLogger(__name__)
 
-class Sender(Protocol):
+
+class Breakable(Protocol):
+    """Whatever ends when sending to it fails."""
+
+    def break_off(self, error: Exception) -> None:
+        """End, because of a fault in sending."""
+
+
+class Sender(Breakable, Protocol):
     """Somebody who may have something to send."""
 
     def serve(self) -> None:
         """Send it."""
 
-    def break_off(self, error: Exception) -> None:
-        """End, because of a fault in sending."""
+
+def break_off(broken: Breakable, error: Exception) -> None:
+    """End one because of a fault, so that those that come after it are not silenced.
+
+    Even where the fault makes ending it fail as well.
+    """
+    try:
+        broken.break_off(error)
+    except Exception:
+        logger.exception("A stream failed, and could not be ended")
 
 
 class NextTurn:
@@ -35,5 +53,4 @@ class NextTurn:
             try:
                 sender.serve()
             except Exception as error:
-                # It must not silence those that come after it.
-                sender.break_off(error)
+                break_off(sender, error)
