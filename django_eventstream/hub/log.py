@@ -41,7 +41,7 @@ RELAY_SECONDS = 30.0
 """Somebody who numbers very many events of a channel has locked it for as long."""
 
 PAUSES = (0, 0, 0, 1, 2, 4, 8, 16, 30, *(60,) * 13)
-"""See `Threads`: so many questions may hang, each of which may have a connection. While the database
+"""See `Threads`: so many questions may hang, each of which may have a connection. While a database
 is frozen they get more and more rare, so that there is one left for when it is back: these last for
 a quarter of an hour, after which Linux gives up a connection that sends in vain."""
 
