@@ -30,7 +30,9 @@ from django.core.handlers.asgi import ASGIHandler
 
 from django_eventstream import sse
 from django_eventstream.conf import settings
+from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.hold import EXTENSION, Hold, Offer
+from django_eventstream.hub.admission import retry_milliseconds
 from django_eventstream.hub.current import get_hub
 from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
 from django_eventstream.hub.revocations import ControlMark
@@ -123,13 +125,22 @@ async def _take_back(scope: Scope, receive: Receive, send: Send) -> bool:
         return False
     hub = get_hub()
     with hub.staying_awake():
-        if not await hub.may_return(returning.hold, returning.mark):
-            return False
+        try:
+            if not await hub.may_return(returning.hold, returning.mark):
+                return False
+        except StorageUnavailableError:
+            await _send_away(returning.start, send)
+            return True
         # Up to now nothing was withdrawn; what is from now on, the hub hears.
         hold = replace(returning.hold, authorized_at=time.monotonic())
         await send(returning.start)
         await hold_stream(hold, receive, send)
     return True
+
+
+async def _send_away(start: Message, send: Send) -> None:
+    await send(start)
+    await send({"type": "http.response.body", "body": sse.encode_retry(retry_milliseconds())})
 
 
 def _with_tickets(hold: Hold, scope: Scope, start: Message) -> Hold:

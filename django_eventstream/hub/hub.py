@@ -134,6 +134,7 @@ class Hub:
         """Say whether permission was not withdrawn since `mark`; False in any doubt.
 
         For use within `staying_awake()`; who is joined before that ends misses no revocation.
+        Raises `StorageUnavailableError` if the log does not answer in time.
         """
         return self._revocations is not None and await self._revocations.has_none(hold, mark)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from typing import NamedTuple
 
 from django_eventstream.control import DISCONNECT, Disconnect, parse_disconnect
@@ -34,9 +33,9 @@ MOST_REMEMBERED = 10_000
 """Revocations kept; then all are forgotten, and with them the tickets from before."""
 
 
-WAIT_SECONDS = 1.0
-"""How long a client with a ticket waits for the log: then Django is asked, and the log again. In
-all it is to be served or sent away within 5 s."""
+WAIT_SECONDS = 4.0
+"""How long a client with a ticket waits for the log. Then it is sent away: a stream that Django
+permitted would wait for the log as well."""
 
 
 class ControlMark(NamedTuple):
@@ -88,11 +87,14 @@ class Revocations:
     async def has_none(self, hold: Hold, mark: ControlMark) -> bool:
         """Say whether nothing took a channel from this user since `mark`; False in any doubt.
 
-        What is said from now on is for whoever holds the stream to hear.
+        What is said from now on is for whoever holds the stream to hear. Raises
+        `StorageUnavailableError` if the log does not answer in time.
         """
         if not self._is_known(mark):
-            with suppress(TimeoutError):
+            try:
                 await within(self._find_out(mark), WAIT_SECONDS)
+            except TimeoutError as error:
+                raise StorageUnavailableError(f"tickets are not honoured: {error}") from error
         return self._is_known(mark) and not self._concern(hold, mark)
 
     async def _find_out(self, mark: ControlMark) -> None:
