@@ -45,9 +45,8 @@ async def within(awaitable: Awaitable[Result], seconds: float) -> Result:
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     finally:
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(_ignore_outcome)
+        task.cancel()
+        task.add_done_callback(_ignore_outcome)
     if not done:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return task.result()
@@ -180,7 +179,13 @@ class Threads:
     ) -> Result:
         """Make a call in a thread of its own; raises `TimeoutError`, and `NoThreadError`."""
         worker = self.start()
+        answer = worker.call(function, unwanted)
         try:
-            return await within(worker.call(function, unwanted), seconds)
+            return await within(answer, seconds)
+        except asyncio.CancelledError:
+            if not answer.cancelled() and answer.exception() is None:
+                # It came in the same moment.
+                unwanted(answer.result())
+            raise
         finally:
             worker.end()

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -92,6 +93,21 @@ def test_a_caller_that_is_cancelled_abandons_its_call():
             await calling
         frozen.goes_on.set()
         await until(lambda: frozen.ended == 1)
+
+    asyncio.run(main())
+
+
+def test_a_result_that_comes_in_the_moment_of_a_cancellation_is_dropped():
+    async def main() -> None:
+        unwanted = []
+        for _ in range(20):
+            calling = asyncio.ensure_future(Threads("t", [0]).call(lambda: 7, 5, unwanted.append))
+            await asyncio.sleep(0)
+            calling.get_loop().call_later(0.01, calling.cancel)
+            time.sleep(0.02)  # noqa: ASYNC251 - so that the loop finds both at once
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+        assert unwanted == [7] * 20
 
     asyncio.run(main())
 
