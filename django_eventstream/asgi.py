@@ -39,7 +39,7 @@ from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.web.asking import Routes, Scope, asks_for_stream
 from django_eventstream.web.handler import OneThreadHandler
 from django_eventstream.web.tickets import read_ticket, stamp_for
-from django_eventstream.web.turnstile import Incoming, Turnstile
+from django_eventstream.web.turnstile import MOST_INSIDE, Incoming, Turnstile
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class EventStreamApplication:
         self._handler: Any = application
         if type(application) is ASGIHandler:
             # What is wrapped or subclassed may do more than Django does, and is left as it is.
-            self._handler = OneThreadHandler(settings.REQUEST_LIMIT)
+            self._handler = OneThreadHandler(settings.REQUEST_LIMIT * MOST_INSIDE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, of any kind."""

@@ -64,11 +64,11 @@ def _drop(result: object) -> None:
 class Worker:
     """A thread that makes one call after the other, until it is ended or nobody has it any more."""
 
-    def __init__(self, name: str, at_end: Callable[[], None]) -> None:
-        """`at_end()` is called in the thread, last of all. Raises `NoThreadError`."""
+    def __init__(self, name: str, at_start: Callable[[], None], at_end: Callable[[], None]) -> None:
+        """`at_start()` and `at_end()` are called in the thread. Raises `NoThreadError`."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(
-            target=_work, args=(self._jobs, at_end), name=name, daemon=True
+            target=_work, args=(self._jobs, at_start, at_end), name=name, daemon=True
         )
         try:
             self._thread.start()
@@ -97,8 +97,11 @@ class Worker:
         self._jobs.put(None)
 
 
-def _work(jobs: SimpleQueue[_Job | None], at_end: Callable[[], None]) -> None:
+def _work(
+    jobs: SimpleQueue[_Job | None], at_start: Callable[[], None], at_end: Callable[[], None]
+) -> None:
     try:
+        at_start()
         while (job := jobs.get()) is not None:
             _do(*job)
             # Whatever was asked for and answered is not kept until the next question.
@@ -142,7 +145,12 @@ class Threads:
     """A bounded number of threads. Belongs to one event loop."""
 
     def __init__(
-        self, name: str, pauses: Sequence[float], at_end: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        pauses: Sequence[float],
+        at_end: Callable[[], None] = lambda: None,
+        *,
+        at_start: Callable[[], None] = lambda: None,
     ) -> None:
         """`pauses[n]`: seconds between the last start and the next while `n` threads are alive.
 
@@ -150,6 +158,7 @@ class Threads:
         """
         self._name = name
         self._pauses = pauses
+        self._at_start = at_start
         self._at_end = at_end
         self._workers: list[Worker] = []
         self._started_at = -float("inf")
@@ -166,7 +175,7 @@ class Threads:
         alive = len(self._workers)
         if alive >= len(self._pauses) or now < self._started_at + self._pauses[alive]:
             raise NoThreadError(f"{alive} calls hang already")
-        worker = Worker(self._name, self._at_end)
+        worker = Worker(self._name, self._at_start, self._at_end)
         self._started_at = now
         self._workers.append(worker)
         return worker

@@ -143,6 +143,17 @@ def test_errors_of_a_call_reach_the_caller_whatever_they_are():
     asyncio.run(main())
 
 
+def test_what_a_thread_needs_is_made_ready_before_its_first_call():
+    async def main() -> None:
+        done = []
+        worker = Threads("t", [0], lambda: done.append(3), at_start=lambda: done.append(1)).start()
+        await worker.call(lambda: done.append(2))
+        worker.end()
+        await until(lambda: done == [1, 2, 3])
+
+    asyncio.run(main())
+
+
 def test_a_system_without_threads_is_said_so(monkeypatch):
     def start(self) -> None:
         raise RuntimeError("can't start new thread")
