@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.follower import LogFollower, pause_since
 from django_eventstream.hub.permissions import PermissionChanges
 from django_eventstream.hub.tasks import NamedTasks
-from django_eventstream.hub.turn import break_off
+from django_eventstream.hub.turn import do_for_each
 
 PATIENCE_SECONDS = 4.0
 """How long a connection waits to be started, before it is sent away: for a log that cannot be
@@ -123,15 +123,12 @@ class Admission:
     def _control(self) -> HeldChannel:
         return self._channels[CONTROL_CHANNEL]
 
-    def _start(self, connections: Iterable[Connection], asked: _Asked) -> None:
-        for connection in connections:
-            try:
-                self._start_if_allowed(connection, asked)
-            except Exception as error:
-                self.remove(connection)
-                break_off(connection, error)
+    def _start(self, connections: Sequence[Connection], asked: _Asked) -> None:
+        do_for_each(connections, partial(self._start_if_allowed, asked))
+        for broken in [connection for connection in connections if connection.is_ended]:
+            self.remove(broken)
 
-    def _start_if_allowed(self, connection: Connection, asked: _Asked) -> None:
+    def _start_if_allowed(self, asked: _Asked, connection: Connection) -> None:
         """Ask again where permission may have changed between the view and now."""
         heard_since = self._control.positioned_at
         is_in_doubt = self._changes.may_concern(connection.hold, heard_since)
@@ -155,7 +152,7 @@ class Admission:
             self._send_away(connection)
         else:
             self.remove(connection)
-            connection.fail(error)
+            do_for_each([connection], lambda each: each.fail(error))
 
     def _begin(self, connection: Connection, asked: _Asked) -> None:
         self.remove(connection)
@@ -181,7 +178,7 @@ class Admission:
 
     def _send_away(self, connection: Connection) -> None:
         self.remove(connection)
-        connection.drain(retry_milliseconds())
+        do_for_each([connection], lambda each: each.drain(retry_milliseconds()))
 
 
 def retry_milliseconds() -> int:

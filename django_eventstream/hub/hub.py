@@ -29,7 +29,7 @@ from django_eventstream.hub.log import LogReader
 from django_eventstream.hub.permissions import PermissionChanges, concerns
 from django_eventstream.hub.revocations import ControlMark, Revocations
 from django_eventstream.hub.tasks import NamedTasks
-from django_eventstream.hub.turn import NextTurn
+from django_eventstream.hub.turn import NextTurn, do_for_each
 
 logger = logging.getLogger(__name__)
 
@@ -177,8 +177,7 @@ class Hub:
     def drain(self) -> None:
         """End every stream at an event boundary; new ones are sent away at once."""
         self._is_draining = True
-        for connection in list(self._connections):
-            connection.drain(retry_milliseconds())
+        do_for_each(self._connections, lambda each: each.drain(retry_milliseconds()))
 
     def statistics(self) -> HubStatistics:
         """Say how much is held."""
@@ -267,14 +266,13 @@ class Hub:
         if change is None:
             return
         self._changes.add(change)
-        for connection in list(self._connections):
-            if concerns(change, connection.hold):
-                self._admission.remove(connection)
-                connection.fail(EventPermissionError.for_channels([change.channel]))
+        concerned = [each for each in self._connections if concerns(change, each.hold)]
+        do_for_each(concerned, self._admission.remove)
+        error = EventPermissionError.for_channels([change.channel])
+        do_for_each(concerned, lambda each: each.fail(error))
 
     def _ask_everybody_again(self) -> None:
         """What took permissions away was missed: who comes back is judged by the view."""
         logger.warning("Streams are ended: changes of permissions may have been missed")
-        for connection in list(self._connections):
-            self._admission.remove(connection)
-            connection.send_away(retry_milliseconds())
+        do_for_each(self._connections, self._admission.remove)
+        do_for_each(self._connections, lambda each: each.send_away(retry_milliseconds()))

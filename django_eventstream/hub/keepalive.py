@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from django_eventstream.hub.turn import Breakable, break_off
+from django_eventstream.hub.turn import Breakable, do_for_each
 
 SLOTS = 20
 """Connections are spread over as many moments of the period, so that they do not all write at
@@ -46,8 +46,4 @@ class KeepAliveWheel:
         while True:
             await asyncio.sleep(self._pause)
             self._now = (self._now + 1) % SLOTS
-            for connection in list(self._slots[self._now]):
-                try:
-                    connection.keep_alive()
-                except Exception as error:
-                    break_off(connection, error)
+            do_for_each(self._slots[self._now], lambda each: each.keep_alive())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -16,11 +17,23 @@ class Breakable(Protocol):
         """End, because of a fault in sending."""
 
 
+B = TypeVar("B", bound=Breakable)
+
+
 class Sender(Breakable, Protocol):
     """Somebody who may have something to send."""
 
     def serve(self) -> None:
         """Send it."""
+
+
+def do_for_each(items: Iterable[B], action: Callable[[B], None]) -> None:
+    """Call `action(item)` for all of them; one for which it fails ends, and holds up no other."""
+    for item in list(items):
+        try:
+            action(item)
+        except Exception as error:
+            break_off(item, error)
 
 
 def break_off(broken: Breakable, error: Exception) -> None:
@@ -50,7 +63,7 @@ class NextTurn:
     def _serve(self) -> None:
         noted, self._noted = self._noted, []
         for sender in noted:
-            try:
+            try:  # no call more for each than it needs
                 sender.serve()
             except Exception as error:
                 break_off(sender, error)

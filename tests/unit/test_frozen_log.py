@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -288,20 +289,41 @@ async def test_a_fault_while_streams_are_started_or_read_for_strands_nobody(memo
     assert hub.statistics().task_failures >= 2
 
 
+class Faulty:
+    """A stream for which no ticket can be made, from some time on."""
+
+    def __init__(self, hub: Hub, *, works: int) -> None:
+        self.works = works
+        self.error: Exception | None = None
+        hub.join(replace(hold("7", "a"), ticket_seconds=9, stamp=self.stamp), self)
+
+    def stamp(self) -> str:
+        self.works -= 1
+        if self.works < 0:
+            raise ValueError("no ticket")
+        return "ticket"
+
+    def send(self, chunk: bytes) -> bool:
+        return True
+
+    def end(self, error: Exception | None = None) -> None:
+        self.error = error
+
+
 @in_a_loop
 async def test_a_stream_that_cannot_be_started_costs_no_other_its_start(memory, hub):
-    class Faulty:
-        def send(self, chunk: bytes) -> bool:
-            return True
-
-        def end(self, error: Exception | None = None) -> None:
-            self.error = error
-
-    def stamp() -> str:
-        raise ValueError("no ticket")
-
-    faulty = Faulty()
-    hub.join(hold("7", "a").__class__(("a",), (), None, None, 0.0, lambda: None, 9, stamp), faulty)
+    faulty = Faulty(hub, works=0)
     client = Client(hub, "a")
     await client.until(lambda: client.messages)
-    await until(lambda: isinstance(getattr(faulty, "error", None), ValueError))
+    await until(lambda: isinstance(faulty.error, ValueError))
+
+
+@in_a_loop
+async def test_a_stream_that_cannot_be_drained_costs_no_other_its_end(memory, hub):
+    """All streams after it stayed open when the process was told to stop."""
+    faulty = Faulty(hub, works=1)
+    client = Client(hub, "a")
+    await client.until(lambda: client.messages)
+    hub.drain()
+    await client.until(lambda: client.has_end)
+    assert isinstance(faulty.error, ValueError)
