@@ -15,13 +15,14 @@ from django_eventstream.hub.tasks import NamedTasks
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 8
-"""Channel managers asked at the same time: a slow answer does not hold up the other clients."""
+AT_ONCE = 4
+"""Channel managers asked at the same time, each of which may open a database connection: one that
+is slow does not hold up the other clients."""
 
 AUTHORIZE_SECONDS = 2.5
 """How long one may take."""
 
-PAUSES = (0,) * 4 * AT_ONCE
+PAUSES = (0,) * 6 * AT_ONCE
 """So many may hang, each with what it has opened; see `Threads`."""
 
 Answer = Callable[[EventStreamError | None], None]

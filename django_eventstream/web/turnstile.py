@@ -12,8 +12,9 @@ OVERDUE_SECONDS = 4.0
 """After so long another request may come in besides one that is still being answered: what it waits
 for may never come, such as a database connection that is frozen."""
 
-MOST_INSIDE = 4
-"""How many times as many requests as there are places may be inside for that."""
+MOST_INSIDE = 2
+"""How many times as many requests as there are places may be inside for that; each may have a
+database connection."""
 
 
 class Incoming:
