@@ -98,12 +98,11 @@ class Admission:
         names = {name for connection in connections for name in self._unsure_of(connection)}
         if self._follower is None or not names:
             return _Asked({}, {})
+        asking = _ask(self._follower, {*names, CONTROL_CHANNEL}, self._channels)
         try:
-            ids = await within(self._follower.ask({*names, CONTROL_CHANNEL}), ASK_SECONDS)
+            return await within(asking, ASK_SECONDS)
         except TimeoutError as error:
             raise StorageUnavailableError(str(error)) from error
-        lives = {name: self._channels[name].life for name in ids if name in self._channels}
-        return _Asked(ids, lives)
 
     def _unsure_of(self, connection: Connection) -> list[str]:
         names = [
@@ -179,6 +178,14 @@ class Admission:
     def _send_away(self, connection: Connection) -> None:
         self.remove(connection)
         do_for_each([connection], lambda each: each.drain(retry_milliseconds()))
+
+
+async def _ask(
+    follower: LogFollower, names: Iterable[str], channels: Mapping[str, HeldChannel]
+) -> _Asked:
+    ids = await follower.ask(names)
+    # At once: by the next turn of the loop the log may have been restored.
+    return _Asked(ids, {name: channels[name].life for name in ids if name in channels})
 
 
 def retry_milliseconds() -> int:
