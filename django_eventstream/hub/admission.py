@@ -65,7 +65,7 @@ class Admission:
     def add(self, connection: Connection) -> None:
         """Start this connection soon, or send it away."""
         self._joining[connection] = None
-        self._tasks.ensure("patience", self._send_away_who_waited_long)
+        self._tasks.ensure("patience", self._send_away_overdue)
         self._make_ready(connection)
 
     def remove(self, connection: Connection) -> None:
@@ -166,7 +166,7 @@ class Admission:
         names = lives.keys() & set(connection.hold.reliable)
         return any(self._channels[name].life != lives[name] for name in names)
 
-    async def _send_away_who_waited_long(self) -> None:
+    async def _send_away_overdue(self) -> None:
         while self._joining:
             eldest = next(iter(self._joining))
             waits = eldest.joined_at + PATIENCE_SECONDS - time.monotonic()

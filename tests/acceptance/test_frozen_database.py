@@ -73,3 +73,23 @@ def test_a_frozen_database_holds_up_no_stream_for_longer_than_it_lasts(
             asked_at = time.monotonic()
             server.terminate()
             assert time.monotonic() - asked_at < WITHIN
+
+
+def test_a_client_with_a_ticket_is_sent_away_from_a_frozen_log_without_asking_django(
+    app_server, behind, way, unique_channel, settings
+):
+    """It waited for ever for what had been revoked meanwhile, with nothing sent but its request."""
+    middleware = ["tests.middleware.count_requests", *settings.MIDDLEWARE]
+    manager = "tests.managers.TicketChannelManager"
+    options = {"EVENTSTREAM_CHANNELMANAGER_CLASS": manager, "MIDDLEWARE": middleware}
+    server = app_server(behind, "uvicorn+wrapper", settings=options)
+    url, headers = f"{server.url}/events/?channel={unique_channel}", server.log_in("anna")
+    with StreamClient(url, headers=headers) as client:
+        cursor = client.wait_open().last_event_id
+    server.restart()
+    way.freeze(new_ones=True)
+    with StreamClient(url, headers=headers, last_event_id=cursor, reconnect=False) as client:
+        client.wait_for(lambda c: c.connections and c.connections[-1].end, WITHIN)
+        assert client.connections[-1].status == 200
+        assert 1_000 <= client.retry <= 5_000
+    assert server.stats()["streams_asked_for"] == 0
