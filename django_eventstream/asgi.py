@@ -30,14 +30,16 @@ from django.core.handlers.asgi import ASGIHandler
 
 from django_eventstream import sse
 from django_eventstream.conf import settings
+from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.hold import EXTENSION, Hold, Offer
+from django_eventstream.hub.admission import retry_milliseconds
 from django_eventstream.hub.current import get_hub
 from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
 from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.web.asking import Route, Routes, Scope, asks_for_stream
 from django_eventstream.web.handler import OneThreadHandler
 from django_eventstream.web.tickets import Tickets
-from django_eventstream.web.turnstile import Incoming, Place, Turnstile
+from django_eventstream.web.turnstile import MOST_INSIDE, Incoming, Place, Turnstile
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class EventStreamApplication:
         self._handler: Any = application
         if type(application) is ASGIHandler:
             # What is wrapped or subclassed may do more than Django does, and is left as it is.
-            self._handler = OneThreadHandler(settings.REQUEST_LIMIT)
+            self._handler = OneThreadHandler(settings.REQUEST_LIMIT * MOST_INSIDE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, of any kind."""
@@ -133,8 +135,12 @@ class EventStreamApplication:
             return False
         hub = get_hub()
         with hub.staying_awake():
-            if not await hub.may_return(returning.hold, returning.mark):
-                return False
+            try:
+                if not await hub.may_return(returning.hold, returning.mark):
+                    return False
+            except StorageUnavailableError:
+                await _send_away(returning.start, send)
+                return True
             taken()
             # Up to now nothing was withdrawn; what is from now on, the hub hears.
             hold = replace(returning.hold, authorized_at=time.monotonic())
@@ -150,6 +156,11 @@ def _hold(stream: _Stream | None, send: Send) -> Awaitable[None]:
 
 async def _nothing() -> None:
     pass
+
+
+async def _send_away(start: Message, send: Send) -> None:
+    await send(start)
+    await send({"type": "http.response.body", "body": sse.encode_retry(retry_milliseconds())})
 
 
 def _control_mark() -> ControlMark | None:

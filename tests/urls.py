@@ -18,4 +18,5 @@ urlpatterns = [
     path("send/", views.send),
     path("login/<name>/", views.log_in),
     path("stats/", views.stats),
+    path("refuse-threads/<int:count>/", views.refuse_threads),
 ]

@@ -53,12 +53,32 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "files": len(open_files()),
             "resident_bytes": resident_pages() * resource.getpagesize(),
             "most_resident_bytes": most_resident_kibibytes() * 1024,
+            "refused_threads": len(refused),
             "streams_asked_for": middleware.asked["/events/"],
             "connections_opened": statements.connections.total(),
             "log_statements": dict(statements.counts),
             "database_files": open_files().count(str(connection.settings_dict["NAME"])),
         }
     )
+
+
+refused: list[str] = []
+"""Names of the threads that were not started."""
+
+
+def refuse_threads(request: HttpRequest, count: int) -> JsonResponse:
+    """Makes the system have no thread for the hub, so many times."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        is_of_hub = thread.name.startswith("eventstream") and "request" not in thread.name
+        if is_of_hub and len(refused) < count:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    threading.Thread.start = refuse
+    return JsonResponse({})
 
 
 def resident_pages() -> int:

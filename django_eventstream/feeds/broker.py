@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from abc import abstractmethod
 from collections.abc import Callable
 
+from django_eventstream.deadlines import growing_pause
 from django_eventstream.feeds.base import Feed, Listener
 
 logger = logging.getLogger(__name__)
-
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 15.0
 
 
 class BrokerFeed(Feed):
@@ -44,11 +41,5 @@ class BrokerFeed(Feed):
                 if not failures:
                     text = str(error) or type(error).__name__
                     logger.warning("%s does not tell of events now: %s", self.name, text)
-            await asyncio.sleep(_pause(failures))
+            await asyncio.sleep(growing_pause(failures))
             failures += 1
-
-
-def _pause(failures: int) -> float:
-    # The exponent has a limit, too: a server may be gone for days.
-    longest: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures, 10))
-    return longest * random.uniform(0.5, 1)

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from django_eventstream.conf import settings
+from django_eventstream.deadlines import within
 from django_eventstream.feeds.base import Listener
 from django_eventstream.feeds.broker import BrokerFeed
 from django_eventstream.feeds.hearing import Hearing
 from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer
-
-Result = TypeVar("Result")
 
 REJOIN_SECONDS = 5.0
 """A member of a group expires after a day with channels_redis, and at once when Redis restarts
 without its data, which the client may not even notice: it connects again by itself."""
 
 LEAVE_SECONDS = 1.0
-
-
-async def within(awaitable: Awaitable[Result], seconds: float) -> Result:
-    """Wait for so long; `asyncio.wait_for()` loses a cancellation before Python 3.12."""
-    task = asyncio.ensure_future(awaitable)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    finally:
-        task.cancel()
-    if not done:
-        raise TimeoutError(f"no answer within {seconds} s")
-    return task.result()
 
 
 class ChannelsFeed(BrokerFeed):

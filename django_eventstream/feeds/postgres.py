@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
 from django.db import connections, router
 from psycopg.pq import PGnotify
 from psycopg.pq.abc import PGconn
 
+from django_eventstream.deadlines import Threads
 from django_eventstream.feeds.base import Listener
 from django_eventstream.feeds.broker import BrokerFeed
 from django_eventstream.models import Event
@@ -20,6 +20,22 @@ GATHER_SECONDS = 0.01
 """News wait for so long: those of a burst become one read of the log, and those of events that
 come by another way as well (sent by this process, or through a channel layer) become none. At
 once, they overtook the event itself every second time, and it was read for nothing."""
+
+LISTEN = f"LISTEN {NOTIFY_CHANNEL}".encode()
+"""Once is enough; again, it is answered and changes nothing."""
+
+CONNECT_SECONDS = 15.0
+"""How long connecting may take in all."""
+
+PAUSES = (0, 0, 1, 15)
+"""So many attempts may hang; see `Threads`."""
+
+SILENCE_SECONDS = 10.0
+"""After so much of it the server is asked whether it is still there."""
+
+ANSWER_SECONDS = 5.0
+"""How long it may take to say so. One that is frozen, or behind a proxy that is, says nothing, and
+its system goes on to answer keep-alives."""
 
 CONNECTION_OPTIONS = {
     "connect_timeout": 10,
@@ -36,9 +52,12 @@ class PostgresFeed(BrokerFeed):
 
     name = "PostgreSQL"
 
+    def __init__(self) -> None:
+        self._threads = Threads("eventstream-listen", PAUSES)
+
     async def listen(self, listener: Listener, connected: Callable[[], None]) -> None:
         """See `BrokerFeed.listen()`."""
-        connection = await _connect_in_thread()
+        connection = await self._threads.call(_connect, CONNECT_SECONDS, _close)
         try:
             connected()
             await _Ear(connection.pgconn, listener).listen()
@@ -55,19 +74,38 @@ class _Ear:
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._news: dict[str, int] = {}
+        self._heard_at = self._loop.time()
 
     async def listen(self) -> None:
         """Return never; raise when the connection fails."""
         socket = self._pgconn.socket
         self._loop.add_reader(socket, self._read)
         try:
-            await self._failure
+            while not self._failure.done():
+                await self._listen_for(SILENCE_SECONDS)
+                if self._loop.time() - self._heard_at >= SILENCE_SECONDS:
+                    await self._ask()
+            self._failure.result()
         finally:
             self._loop.remove_reader(socket)
+
+    async def _listen_for(self, seconds: float) -> None:
+        await asyncio.wait({self._failure}, timeout=seconds)
+
+    async def _ask(self) -> None:
+        """Ask for a sign of life, and wait for one."""
+        asked_at = self._loop.time()
+        self._pgconn.send_query(LISTEN)
+        await self._listen_for(ANSWER_SECONDS)
+        if not self._failure.done() and self._heard_at < asked_at:
+            raise TimeoutError("no sign of life")
 
     def _read(self) -> None:
         try:
             self._pgconn.consume_input()
+            self._heard_at = self._loop.time()
+            while not self._pgconn.is_busy() and self._pgconn.get_result():
+                pass  # It is the sign of life that counts.
             while (notification := self._pgconn.notifies()) is not None:
                 self._hear(notification)
         except psycopg.Error as error:
@@ -89,17 +127,6 @@ class _Ear:
             self._listener.hint(channel, last_id)
 
 
-async def _connect_in_thread() -> psycopg.Connection:
-    executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-listen")
-    connecting = executor.submit(_connect)
-    executor.shutdown(wait=False)
-    try:
-        return await asyncio.wrap_future(connecting)
-    except asyncio.CancelledError:
-        connecting.add_done_callback(_close_unwanted)
-        raise
-
-
 def _connect() -> psycopg.Connection:
     """Open a connection with Django's settings of the log's database, and listen."""
     wrapper = connections.create_connection(router.db_for_write(Event))
@@ -110,13 +137,12 @@ def _connect() -> psycopg.Connection:
     connection: psycopg.Connection = wrapper.get_new_connection(wrapper.get_connection_params())
     try:
         connection.autocommit = True
-        connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        connection.execute(LISTEN)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _close_unwanted(connecting: Future[psycopg.Connection]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
+def _close(connection: psycopg.Connection) -> None:
+    connection.close()

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
+from django_eventstream.hub.turn import Breakable
 from django_eventstream.hub.window import Frame, Window
 
 PAGE_EVENTS = 2_000
@@ -25,7 +26,7 @@ PAGES_IN_WINDOW = 4
 """A read aims at this part of a window, so that readers keep up while a channel catches up."""
 
 
-class Reader(Protocol):
+class Reader(Breakable, Protocol):
     """A connection, as its channel sees it."""
 
     def wake(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -12,13 +13,13 @@ from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableEr
 from django_eventstream.hub.channel import HeldChannel, Reader
 from django_eventstream.hub.log import LogReader
 from django_eventstream.hub.tasks import NamedTasks
+from django_eventstream.hub.turn import break_off
 from django_eventstream.storage.base import LogPosition
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-"""Pause after the log could not be reached; hints meanwhile are kept."""
-
+"""From one question to the next while the log cannot be reached; hints meanwhile are kept."""
 
 OTHER_LIFE_SECONDS = 0.05
 """Pause after the log turned out to have begun anew, until it was asked where it stands."""
@@ -41,12 +42,17 @@ class LogFollower:
         self._tasks = tasks
         self._poll_seconds = poll_seconds
         self._news = asyncio.Event()
+        self._asked = 0
+        self._answered = 0
+        """Which question was the last one that was answered."""
+        self._can_relay = True
 
     async def follow(self) -> None:
         """Ask for news for ever: regularly, and at once after `look()`."""
         is_reachable = True
         while True:
             await self._wait_for_news()
+            asked_at = time.monotonic()
             try:
                 await self.ask(self._reliable_names())
                 is_reachable = True
@@ -54,7 +60,7 @@ class LogFollower:
                 if is_reachable:
                     logger.warning("Streams wait for the event log: %s", error)
                 is_reachable = False
-                await asyncio.sleep(RETRY_SECONDS)
+                await pause_since(asked_at)
                 # What was asked for is still wanted, long before the next regular question.
                 self.look()
 
@@ -77,9 +83,9 @@ class LogFollower:
         Raises `StorageUnavailableError`.
         """
         known = {name: channel.window.last_id for name, channel in self._channels.items()}
-        position = await self._log.get_position(sorted(names))
+        position = await self._get_position(names)
         if position.epoch != self.epoch:
-            position = await self._log.get_position(sorted({*names, *self._reliable_names()}))
+            position = await self._get_position({*names, *self._reliable_names()})
         restarts: dict[str, str] = {}
         for name, last_id in position.ids.items():
             channel = self._channels.get(name)
@@ -99,6 +105,16 @@ class LogFollower:
             self._tasks.ensure("relay", partial(self._relay, sorted(position.unnumbered)))
         return position.ids
 
+    async def _get_position(self, names: Iterable[str]) -> LogPosition:
+        self._asked += 1
+        number = self._asked
+        position = await self._log.get_position(sorted(names))
+        if number < self._answered:
+            # Its thread had been left alone. What a later question has found out is not undone.
+            raise StorageUnavailableError("the event log answered too late")
+        self._answered = number
+        return position
+
     def is_of_our_life(self, event: Event) -> bool:
         """Say whether the event's id means what the hub's own ids mean."""
         return event.epoch is None or event.epoch == self.epoch
@@ -114,6 +130,7 @@ class LogFollower:
     async def _read(self, channel: HeldChannel) -> None:
         while (after := channel.next_read()) is not None:
             life = channel.life
+            asked_at = time.monotonic()
             try:
                 events = await self._log.read(
                     channel.name, after, channel.page_size, channel.page_bytes
@@ -121,7 +138,7 @@ class LogFollower:
             except HistoryGoneError as gone:
                 channel.take_gone(gone)
             except StorageUnavailableError:
-                await asyncio.sleep(RETRY_SECONDS)
+                await pause_since(asked_at)
             else:
                 if events and not self.is_of_our_life(events[0]):
                     self.look()
@@ -130,11 +147,15 @@ class LogFollower:
                     channel.take_read(after, events)
 
     async def _relay(self, channels: list[str]) -> None:
+        asked_at = time.monotonic()
         try:
             await self._log.relay(channels)
+            self._can_relay = True
         except StorageUnavailableError as error:
-            logger.warning("Events left behind could not be numbered: %s", error)
-            await asyncio.sleep(RETRY_SECONDS)
+            if self._can_relay:
+                logger.warning("Events left behind could not be numbered: %s", error)
+            self._can_relay = False
+            await pause_since(asked_at)
 
     def _restart(self, reasons: Mapping[str, str], position: LogPosition) -> None:
         """Tell each connection once of all its channels: a cursor between two news would lie."""
@@ -144,7 +165,15 @@ class LogFollower:
             for reader in self._channels[name].readers:
                 affected.setdefault(reader, {})[name] = reason
         for reader, mine in affected.items():
-            reader.restart(mine, position.epoch)
+            try:
+                reader.restart(mine, position.epoch)
+            except Exception as error:
+                break_off(reader, error)
 
     def _reliable_names(self) -> list[str]:
         return [name for name, channel in self._channels.items() if channel.is_reliable]
+
+
+async def pause_since(asked_at: float) -> None:
+    """Wait until the log may be asked again: at once, if it was the answer that took so long."""
+    await asyncio.sleep(max(0.0, asked_at + RETRY_SECONDS - time.monotonic()))

@@ -19,16 +19,17 @@ from django_eventstream.exceptions import EventPermissionError
 from django_eventstream.feeds.base import Feed
 from django_eventstream.hold import Hold
 from django_eventstream.hub.admission import Admission, retry_milliseconds
+from django_eventstream.hub.authorizations import Authorizations
 from django_eventstream.hub.channel import HeldChannel
 from django_eventstream.hub.connection import Connection, Outlet
 from django_eventstream.hub.convoy import Convoy, Convoys
 from django_eventstream.hub.follower import LogFollower
 from django_eventstream.hub.keepalive import KeepAliveWheel
-from django_eventstream.hub.log import LogReader, run_apart
+from django_eventstream.hub.log import LogReader
 from django_eventstream.hub.permissions import PermissionChanges, concerns
 from django_eventstream.hub.revocations import ControlMark, Revocations
 from django_eventstream.hub.tasks import NamedTasks
-from django_eventstream.hub.turn import NextTurn
+from django_eventstream.hub.turn import NextTurn, do_for_each
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,14 @@ class HubOptions:
 
 @dataclass(frozen=True, slots=True)
 class HubStatistics:
-    """What a hub holds now."""
+    """What a hub holds now, and what has gone wrong with it so far."""
 
     connections: int
     channels: int
+    threads: int = 0
+    """Those that ask the log and the channel manager now; one is usual, and more of them hang."""
+    task_failures: int = 0
+    """How many of its tasks ended by an error that nobody thought of, and were begun again."""
 
 
 class Hub:
@@ -68,6 +73,7 @@ class Hub:
         self._guests = 0
         self._revocations: Revocations | None = None
         self._tasks = NamedTasks()
+        self._authorizations = Authorizations(self._tasks)
         self._turn = NextTurn()
         self._convoys = Convoys(self._turn, options.backlog_bytes)
         self._keep_alives = KeepAliveWheel(options.keep_alive_seconds)
@@ -98,7 +104,6 @@ class Hub:
             connection.drain(retry_milliseconds())
         else:
             self._admission.add(connection)
-            self._tasks.ensure("admit", self._admission.run)
         return connection
 
     def leave(self, connection: Connection) -> None:
@@ -129,6 +134,7 @@ class Hub:
         """Say whether permission was not withdrawn since `mark`; False in any doubt.
 
         For use within `staying_awake()`; who is joined before that ends misses no revocation.
+        Raises `StorageUnavailableError` if the log does not answer in time.
         """
         return self._revocations is not None and await self._revocations.has_none(hold, mark)
 
@@ -171,13 +177,18 @@ class Hub:
     def drain(self) -> None:
         """End every stream at an event boundary; new ones are sent away at once."""
         self._is_draining = True
-        for connection in list(self._connections):
-            connection.drain(retry_milliseconds())
+        do_for_each(self._connections, lambda each: each.drain(retry_milliseconds()))
 
     def statistics(self) -> HubStatistics:
         """Say how much is held."""
         held = len(self._channels) - (CONTROL_CHANNEL in self._channels)
-        return HubStatistics(len(self._connections), held + len(self._loose_channels))
+        threads = self._authorizations.threads + (self._log.threads if self._log else 0)
+        return HubStatistics(
+            connections=len(self._connections),
+            channels=held + len(self._loose_channels),
+            threads=threads,
+            task_failures=self._tasks.failures,
+        )
 
     # Life: a hub without connections costs nothing
 
@@ -196,23 +207,26 @@ class Hub:
             self._revocations = Revocations(
                 control, self._log, follower.ask, lambda: follower.epoch
             )
-        self._tasks.ensure("keep-alive", self._keep_alives.run)
+        self._tasks.supervise("keep-alive", self._keep_alives.run)
         if self._follower is not None:
-            self._tasks.ensure("follow", self._follower.follow)
+            self._tasks.supervise("follow", self._follower.follow)
         for feed in self._feeds:
-            self._tasks.ensure(feed, partial(feed.follow, self))
+            self._tasks.supervise((type(feed).__name__, feed), partial(feed.follow, self))
 
     def _rest(self) -> None:
         self._revocations = None
         self._channels.clear()
         self._loose_channels.clear()
         self._tasks.cancel()
+        self._authorizations.forget_all()
         if self._follower is not None:
             self._follower.rest()
 
     def _listen(self) -> None:
         self._changes = PermissionChanges()
-        self._admission = Admission(self._channels, self._follower, self._changes, run_apart)
+        self._admission = Admission(
+            self._channels, self._follower, self._changes, self._authorizations, self._tasks
+        )
 
     def _hold_channel(self, held: dict[str, HeldChannel], name: str) -> HeldChannel:
         if name not in held:
@@ -252,14 +266,13 @@ class Hub:
         if change is None:
             return
         self._changes.add(change)
-        for connection in list(self._connections):
-            if concerns(change, connection.hold):
-                self._admission.remove(connection)
-                connection.fail(EventPermissionError.for_channels([change.channel]))
+        concerned = [each for each in self._connections if concerns(change, each.hold)]
+        do_for_each(concerned, self._admission.remove)
+        error = EventPermissionError.for_channels([change.channel])
+        do_for_each(concerned, lambda each: each.fail(error))
 
     def _ask_everybody_again(self) -> None:
         """What took permissions away was missed: who comes back is judged by the view."""
         logger.warning("Streams are ended: changes of permissions may have been missed")
-        for connection in list(self._connections):
-            self._admission.remove(connection)
-            connection.send_away(retry_milliseconds())
+        do_for_each(self._connections, self._admission.remove)
+        do_for_each(self._connections, lambda each: each.send_away(retry_milliseconds()))

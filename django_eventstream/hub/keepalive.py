@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from django_eventstream.hub.turn import Breakable, do_for_each
+
 SLOTS = 20
 """Connections are spread over as many moments of the period, so that they do not all write at
 once."""
 
 
-class Alive(Protocol):
+class Alive(Breakable, Protocol):
     """Whatever can send a sign of life."""
 
     def keep_alive(self) -> None:
@@ -44,5 +46,4 @@ class KeepAliveWheel:
         while True:
             await asyncio.sleep(self._pause)
             self._now = (self._now + 1) % SLOTS
-            for connection in list(self._slots[self._now]):
-                connection.keep_alive()
+            do_for_each(self._slots[self._now], lambda each: each.keep_alive())

@@ -83,6 +83,10 @@ class Place(ABC):
     def wake(self) -> None:
         """There may be something to take."""
 
+    @abstractmethod
+    def break_off(self, error: Exception) -> None:
+        """End the streams of all who stand here, because of a fault."""
+
     def start(
         self,
         cursor: Cursor | None,

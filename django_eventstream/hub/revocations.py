@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from django_eventstream.control import DISCONNECT, Disconnect, parse_disconnect
+from django_eventstream.deadlines import within
 from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.hold import Hold
@@ -30,6 +31,11 @@ MOST_READ = 2_000
 
 MOST_REMEMBERED = 10_000
 """Revocations kept; then all are forgotten, and with them the tickets from before."""
+
+
+WAIT_SECONDS = 4.0
+"""How long a client with a ticket waits for the log. Then it is sent away: a stream that Django
+permitted would wait for the log as well."""
 
 
 class ControlMark(NamedTuple):
@@ -81,14 +87,21 @@ class Revocations:
     async def has_none(self, hold: Hold, mark: ControlMark) -> bool:
         """Say whether nothing took a channel from this user since `mark`; False in any doubt.
 
-        What is said from now on is for whoever holds the stream to hear.
+        What is said from now on is for whoever holds the stream to hear. Raises
+        `StorageUnavailableError` if the log does not answer in time.
         """
         if not self._is_known(mark):
-            await self._read_with_others(mark)
-            if not self._is_known(mark):
-                # Those that were being read were of somebody who had been away for less long.
-                await self._read_with_others(mark)
+            try:
+                await within(self._find_out(mark), WAIT_SECONDS)
+            except TimeoutError as error:
+                raise StorageUnavailableError(f"tickets are not honoured: {error}") from error
         return self._is_known(mark) and not self._concern(hold, mark)
+
+    async def _find_out(self, mark: ControlMark) -> None:
+        await self._read_with_others(mark)
+        if not self._is_known(mark):
+            # Those that were being read were of somebody who had been away for less long.
+            await self._read_with_others(mark)
 
     async def _read_with_others(self, mark: ControlMark) -> None:
         if self._reading is None or self._reading.done():
@@ -121,6 +134,9 @@ class Revocations:
             self._floor = gone.oldest - 1
         except StorageUnavailableError:
             logger.warning("Tickets are not honoured: the event log cannot be reached")
+        except Exception:
+            # Whoever brought a ticket is none the worse for it: Django is asked.
+            logger.exception("Tickets are not honoured: what was revoked could not be read")
 
     def _is_within_reach(self, mark: ControlMark) -> bool:
         end = self._after

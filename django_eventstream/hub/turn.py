@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+logger = logging.getLogger(__name__)
 
 
-class Sender(Protocol):
+class Breakable(Protocol):
+    """Whatever ends when sending to it fails."""
+
+    def break_off(self, error: Exception) -> None:
+        """End, because of a fault in sending."""
+
+
+B = TypeVar("B", bound=Breakable)
+
+
+class Sender(Breakable, Protocol):
     """Somebody who may have something to send."""
 
     def serve(self) -> None:
         """Send it."""
 
-    def break_off(self, error: Exception) -> None:
-        """End, because of a fault in sending."""
+
+def do_for_each(items: Iterable[B], action: Callable[[B], None]) -> None:
+    """Call `action(item)` for all of them; one for which it fails ends, and holds up no other."""
+    for item in list(items):
+        try:
+            action(item)
+        except Exception as error:
+            break_off(item, error)
+
+
+def break_off(broken: Breakable, error: Exception) -> None:
+    """End one because of a fault, so that those that come after it are not silenced.
+
+    Even where the fault makes ending it fail as well.
+    """
+    try:
+        broken.break_off(error)
+    except Exception:
+        logger.exception("A stream failed, and could not be ended")
 
 
 class NextTurn:
@@ -32,8 +63,7 @@ class NextTurn:
     def _serve(self) -> None:
         noted, self._noted = self._noted, []
         for sender in noted:
-            try:
+            try:  # no call more for each than it needs
                 sender.serve()
             except Exception as error:
-                # It must not silence those that come after it.
-                sender.break_off(error)
+                break_off(sender, error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable
+from concurrent.futures import Executor
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +20,11 @@ from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.current import get_hub
 from django_eventstream.proxies import is_proxy_required
+
+logger = logging.getLogger(__name__)
+
+RELEASE_SECONDS = 1.0
+"""How long a stream waits for the connections of its request to be closed."""
 
 WSGI_MESSAGE = """\
 This server cannot keep an event stream open: it runs under WSGI, where every open stream would \
@@ -181,5 +188,27 @@ async def release_request() -> None:
         return
     executor = SyncToAsync.context_to_thread_executor.pop(context, None)
     if executor is not None:
-        await asyncio.get_running_loop().run_in_executor(executor, connections.close_all)
-        executor.shutdown(wait=False)
+        try:
+            await _close_connections(executor)
+        finally:
+            executor.shutdown(wait=False)
+
+
+async def _close_connections(executor: Executor) -> None:
+    try:
+        closing = executor.submit(connections.close_all)
+    except RuntimeError:
+        # The system has no thread for it, so that there was none that had a connection.
+        return
+    closed = asyncio.wrap_future(closing)
+    await asyncio.wait({closed}, timeout=RELEASE_SECONDS)
+    if not closed.done():
+        logger.warning("A stream begins before the database connections of its request are closed")
+        closed.add_done_callback(_closed_late)
+    elif (error := closed.exception()) is not None:
+        logger.warning("The database connections of a request were not closed: %s", error)
+
+
+def _closed_late(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()

@@ -8,6 +8,14 @@ from weakref import WeakKeyDictionary
 
 from django_eventstream.hub.holder import Message, Receive
 
+OVERDUE_SECONDS = 4.0
+"""After so long another request may come in besides one that is still being answered: what it waits
+for may never come, such as a database connection that is frozen."""
+
+MOST_INSIDE = 2
+"""How many times as many requests as there are places may be inside for that; each may have a
+database connection."""
+
 
 class Incoming:
     """What a client sends, listened to while it waits, and kept for whoever asks for it."""
@@ -75,17 +83,27 @@ class Place:
 
     def __init__(self, queue: _Queue) -> None:
         self._queue: _Queue | None = queue
+        self._is_shared = False
+        self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._share)
 
     def leave(self) -> None:
-        """Let the next one in; once is enough."""
+        """Let the next one in, unless that has been done; once is enough."""
         queue, self._queue = self._queue, None
+        self._overdue.cancel()
         if queue is not None:
-            queue.leave()
+            queue.leave(self._is_shared)
+
+    def _share(self) -> None:
+        if self._queue is not None:
+            self._is_shared = self._queue.share()
+            if not self._is_shared:
+                self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._share)
 
 
 class _Queue:
     def __init__(self, places: int) -> None:
         self._free = places
+        self._may_share = (MOST_INSIDE - 1) * places
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     async def enter(self, incoming: Incoming) -> bool:
@@ -107,8 +125,18 @@ class _Queue:
             self._give_up(turn)
         return not incoming.is_gone
 
-    def leave(self) -> None:
-        if self._waiting:
+    def share(self) -> bool:
+        """Let the next one in besides one that is inside; False where too many are."""
+        if not self._may_share:
+            return False
+        self._may_share -= 1
+        self.leave()
+        return True
+
+    def leave(self, is_shared: bool = False) -> None:
+        if is_shared:
+            self._may_share += 1
+        elif self._waiting:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
             turn.set_result(None)

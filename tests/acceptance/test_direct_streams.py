@@ -80,9 +80,9 @@ def test_a_client_that_is_cut_again_and_again_misses_nothing(server, unique_chan
         for number in range(1, 61):
             server.send(*numbered(one, [number]), *numbered(two, [number]))
             if number % 7 == 0:
-                both.cut()
+                both.wait_open().cut()
             if number % 11 == 0:
-                single.cut()
+                single.wait_open().cut()
         for client in (both, single):
             client.wait_for(lambda c: c.has(two, 60))
             assert len(client.connections) > 4

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 
 import psycopg
@@ -19,6 +19,7 @@ from django_eventstream import backends, send_event
 from django_eventstream.events import Event
 from django_eventstream.exceptions import PublishError
 from django_eventstream.feeds import channels as channels_feed
+from django_eventstream.feeds import postgres as postgres_feed
 from django_eventstream.feeds.channels import ChannelsFeed
 from django_eventstream.feeds.postgres import PostgresFeed
 from django_eventstream.publishers import background
@@ -29,6 +30,7 @@ from django_eventstream.publishers.messages import pack, this_process
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
 from tests.services.deadline import wait_until
+from tests.services.forwarder import Forwarder
 from tests.services.ports import free_port
 from tests.services.postgres import Postgres
 from tests.services.python import run_python
@@ -619,6 +621,54 @@ class TestPostgresFeed:
             with database.as_default():
                 asyncio.run(main(server, database))
         assert caplog.text.count("does not tell of events now") == 1
+
+    def test_a_connection_that_is_frozen_is_noticed(self, log_on_postgres, monkeypatch, caplog):
+        """Nothing was heard for ever: the server's system goes on to answer keep-alives."""
+        monkeypatch.setattr(postgres_feed, "SILENCE_SECONDS", 0.1)
+        monkeypatch.setattr(postgres_feed, "ANSWER_SECONDS", 0.3)
+
+        async def main(way):
+            async with following(PostgresFeed()) as heard:
+                await asyncio.sleep(0.5)  # silence, and several signs of life
+                assert heard.looks == 1
+                way.freeze(new_ones=False)
+                await until(lambda: heard.looks == 2)
+                await asyncio.to_thread(notify, log_on_postgres, "1:c")
+                await until(lambda: heard.hints == [("c", 1)])
+
+        with Forwarder(log_on_postgres.server.port) as way, through(way, log_on_postgres):
+            asyncio.run(main(way))
+        assert caplog.text.count("no sign of life") == 1
+
+    def test_connecting_to_a_frozen_server_has_an_end(self, log_on_postgres, monkeypatch, caplog):
+        """It hung for ever, and so did the end of the process."""
+        monkeypatch.setattr(postgres_feed, "CONNECT_SECONDS", 0.2)
+
+        async def main(way):
+            way.freeze(new_ones=True)
+            heard = Heard()
+            task = asyncio.ensure_future(PostgresFeed().follow(heard))
+            await until(lambda: way.opened == 2)
+            assert not heard.looks
+            way.thaw()
+            await until(lambda: heard.looks)
+            # Those that came late were closed.
+            await until(lambda: listening(log_on_postgres) == 1)
+            task.cancel()
+
+        with Forwarder(log_on_postgres.server.port) as way, through(way, log_on_postgres):
+            asyncio.run(main(way))
+        assert "no answer within" in caplog.text
+
+
+@contextmanager
+def through(way: Forwarder, database):
+    """Makes the default database one that is reached on another way."""
+    settings = {**database.settings, "PORT": str(way.port)}
+    behind = replace(database, alias="behind", settings=settings)
+    configure(behind)
+    with behind.as_default():
+        yield
 
 
 def configure(database) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from django_eventstream.web import turnstile as turnstile_module
 from django_eventstream.web.turnstile import Incoming, Place, Turnstile
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
@@ -39,6 +40,33 @@ def test_so_many_go_in_at_once_and_the_others_follow_in_order():
             await settle()
             assert [task.done() for task in asking] == [True] * inside + [False] * (5 - inside)
             asking[inside - 2].result().leave()
+
+    asyncio.run(main())
+
+
+def test_requests_that_hang_let_others_in_besides_them(monkeypatch):
+    """As many as there are places, on frozen connections, and no stream was opened any more."""
+    monkeypatch.setattr(turnstile_module, "OVERDUE_SECONDS", 0.02)
+
+    async def main():
+        turnstile = Turnstile(2)
+        asking = [enter(turnstile, Client()) for _ in range(5)]
+        await asyncio.wait(asking[:4], timeout=5)
+        await asyncio.sleep(0.1)  # several times as long as it would take the fifth
+        assert [task.done() for task in asking] == [True] * 4 + [False]
+        for task in asking[:4]:
+            task.result().leave()
+        asking.append(enter(turnstile, Client()))
+        await asyncio.wait(asking[4:], timeout=5)
+        assert [task.done() for task in asking[4:]] == [True] * 2
+        # All places are there again, and no more of them than there were.
+        for task in asking[4:]:
+            task.result().leave()
+        again = [enter(turnstile, Client()) for _ in range(3)]
+        await settle()
+        assert [task.done() for task in again] == [True, True, False]
+        for task in again:
+            task.cancel()
 
     asyncio.run(main())
 

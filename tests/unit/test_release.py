@@ -1,0 +1,49 @@
+"""What a stream of the plain lane lets go of before it begins."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+
+from django_eventstream.web import streams
+
+
+@pytest.fixture
+def goes_on():
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def release(executor) -> None:
+    async with ThreadSensitiveContext() as context:
+        SyncToAsync.context_to_thread_executor[context] = executor
+        await streams.release_request()
+        assert context not in SyncToAsync.context_to_thread_executor
+
+
+def test_connections_that_cannot_be_closed_hold_up_no_stream(monkeypatch, caplog, goes_on):
+    """A stream waited for ever, without a byte, for the connections of its request."""
+    monkeypatch.setattr(streams, "RELEASE_SECONDS", 0.05)
+    executor = ThreadPoolExecutor(1)
+    executor.submit(goes_on.wait, 20)
+    asyncio.run(asyncio.wait_for(release(executor), 5))
+    assert "before the database connections" in caplog.text
+
+
+def test_a_system_without_threads_refuses_no_stream_for_closing_connections(monkeypatch):
+    """`RuntimeError: can't start new thread`, though there was no connection to be closed."""
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            await release(ThreadPoolExecutor(1))
+
+    asyncio.run(main())
