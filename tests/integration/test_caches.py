@@ -18,10 +18,10 @@ from django.views.decorators.cache import cache_page
 
 from django_eventstream import EventRequest, get_events, send_event, urls, utils
 from django_eventstream.exceptions import StorageUnavailableError
-from django_eventstream.publishers.outlet import _outlets
 from django_eventstream.storage import DjangoModelStorage
 from django_eventstream.views import events
 from django_eventstream.views.recover import recover
+from tests.outlets import close_outlets
 
 KEY = "k" * 32
 UPDATE = "django.middleware.cache.UpdateCacheMiddleware"
@@ -82,8 +82,7 @@ def keyed(settings):
     cache.clear()
     yield
     cache.clear()
-    for made in list(_outlets):
-        made.close()
+    close_outlets()
 
 
 @pytest.fixture(params=["pair", "cache_page", "made public", "set public"])
