@@ -18,8 +18,13 @@ def last_of(held: HttpResponseBase, **moved: int) -> str:
 
     It has meanwhile seen the ids that are given by channel.
     """
+    return last_in(held["Grip-Channel"], **moved)
+
+
+def last_in(header: str, **moved: int) -> str:
+    """The same, of the `Grip-Channel` of the answer."""
     parts = []
-    for channel in held["Grip-Channel"].split(", "):
+    for channel in header.split(", "):
         name, *parameters = channel.split("; ")
         ids = [text.partition("=")[2] for text in parameters if text.startswith("prev-id=")]
         ids += [str(moved[each]) for each in moved if name == grip.events_channel(each)]
