@@ -15,6 +15,7 @@ Three rules for what a stream holds, each learnt from a proxy's behaviour:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ ANONYMOUS = "anonymous"
 BUILD_ID = "build-id"
 SKIP_USERS = "skip-users"
 REQUIRE_SUB = "require-sub"
+
+# Python refuses to read a number of more than 4,300 digits.
+_EPOCH = re.compile(r"e[0-9]{1,30}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ def parse_position(last: Mapping[str, str], prefix: str = "") -> Position | None
     [(user, state)] = users
     first, *unreliable = state.split("+")
     epoch, _, proof = first.partition(".")
-    if not (epoch.startswith("e") and epoch[1:].isascii() and epoch[1:].isdigit()):
+    if not _EPOCH.fullmatch(epoch):
         return None
     return Position(
         user_id=None if user == ANONYMOUS else unquote(user),

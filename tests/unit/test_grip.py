@@ -74,6 +74,8 @@ def test_what_a_foreign_hold_says_is_not_understood():
         "events-a; last-id=3, user-5; last-id=e0, user-6; last-id=e0",
         "user-5; last-id=e",
         "user-5; last-id=e-1",
+        "user-5; last-id=e٣",
+        f"user-5; last-id=e{'9' * 5_000}",
         "user-5",
     ):
         assert grip.parse_position(grip.parse_last(header)) is None
