@@ -18,8 +18,8 @@ from django_eventstream.exceptions import (
 )
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
-from django_eventstream.proxies import can_verify
 from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
+from django_eventstream.web.proofs import is_told
 from django_eventstream.web.proxy import is_of_predecessor, is_proxied, position_of
 from django_eventstream.web.requests import find_user, make_hold
 from django_eventstream.web.tokens import read_token
@@ -57,7 +57,7 @@ def recover(
         # Another filter list than the connection's: a new connection gets the right one.
         return end_response()
     try:
-        return recovery_response(request, hold)
+        return recovery_response(request, hold, position.proof)
     except EventStreamError as error:
         return _try_again(error)
 
@@ -67,8 +67,8 @@ def _position_of_page(token: str) -> Position | None:
         position = read_token(token)
     except BadRequestError:
         return None
-    # One of before the key was taken away: nobody's name is believed now.
-    return position if can_verify() or position.user_id is None else None
+    # Without a key there are none for users, or they are of a time when there was a key.
+    return position if is_told(position.user_id) else None
 
 
 def _make_hold(position: Position) -> Hold:

@@ -19,7 +19,7 @@ from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.outbox import look
 from django_eventstream.proxies import can_verify, channel_prefix
-from django_eventstream.web.proofs import prove
+from django_eventstream.web.proofs import is_told, prove
 from django_eventstream.web.proxy import is_proxied, predecessors_position_of
 from django_eventstream.web.tokens import make_token
 
@@ -56,24 +56,23 @@ def hold_response(request: HttpRequest, hold: Hold) -> HttpResponse:
     """
     batch = _catch_up(hold, FIRST_BODY_BYTES, at_least_one=False)
     opening = sse.encode_open(_written(hold, batch.start))
-    if not _is_told_to_proxy(hold):
+    if not is_told(hold.user_id):
         if batch.has_more:
             return _page_for_client(hold)
         opening += sse.encode_retry(random.randint(*RETURN_MILLISECONDS))
-    return _answer(request, hold, batch, opening + b"".join(batch.frames), is_proven=True)
+    return _answer(request, hold, batch, opening + b"".join(batch.frames))
 
 
-def recovery_response(request: HttpRequest, hold: Hold) -> HttpResponse:
-    """Answer a proxy that asks what a connection has missed.
+def recovery_response(request: HttpRequest, hold: Hold, proof: str = "") -> HttpResponse:
+    """Answer a proxy that asks, with this proof, what a connection has missed.
 
-    One that may not be told is let go on as long as nothing was missed, and that once: from then
-    on nothing proves any more for whom it asks, and the stream ends.
+    A proxy that may not be told goes on holding it if that is nothing. Its proof is not made
+    anew: when that is too old the stream ends, and the client comes back by itself.
     """
     batch = _catch_up(hold, PAGE_BYTES, at_least_one=True)
-    is_told = _is_told_to_proxy(hold)
-    if batch.frames and not is_told:
-        return end_response()
-    return _answer(request, hold, batch, b"".join(batch.frames), is_proven=is_told)
+    if is_told(hold.user_id):
+        return _answer(request, hold, batch, b"".join(batch.frames))
+    return end_response() if batch.frames else _answer(request, hold, batch, b"", proof)
 
 
 def end_response(body: bytes = b"", position: Position | None = None) -> HttpResponse:
@@ -111,14 +110,6 @@ def _catch_up(hold: Hold, room: int, *, at_least_one: bool) -> Batch:
     return catch_up(storage, hold, position, room=room, at_least_one=at_least_one)
 
 
-def _is_told_to_proxy(hold: Hold) -> bool:
-    """Say whether a proxy that asks for this connection gets what it missed.
-
-    Without a key anybody can ask in the proxy's name, so it gets nothing that is for one user.
-    """
-    return can_verify() or hold.user_id is None
-
-
 def _page_for_client(hold: Hold) -> HttpResponse:
     """Answer with a part of a long history and no hold: the client comes back for the rest."""
     batch = _catch_up(hold, PAGE_BYTES, at_least_one=True)
@@ -128,7 +119,7 @@ def _page_for_client(hold: Hold) -> HttpResponse:
 
 
 def _answer(
-    request: HttpRequest, hold: Hold, batch: Batch, body: bytes, *, is_proven: bool
+    request: HttpRequest, hold: Hold, batch: Batch, body: bytes, proof: str | None = None
 ) -> HttpResponse:
     position = Position(
         hold.user_id, frozenset(hold.reliable), frozenset(hold.unreliable), batch.end
@@ -141,7 +132,8 @@ def _answer(
         _add_channels(response, position)
         response["Grip-Link"] = grip.next_link(path)
         return response
-    _add_channels(response, prove(position) if is_proven else position)
+    proven = prove(position) if proof is None else replace(position, proof=proof)
+    _add_channels(response, proven)
     response["Grip-Hold"] = "stream"
     response["Grip-Keep-Alive"] = grip.keep_alive(sse.KEEP_ALIVE, settings.KEEP_ALIVE_SECONDS)
     # Without an address for a token the proxy has to hold before it can ask for the next page.

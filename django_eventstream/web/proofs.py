@@ -7,8 +7,8 @@ for the ids of the events, which are the proxy's own state. Equal audiences have
 that a proxy may let them share a request.
 
 Where no proxy has a key, clients can ask in the proxy's name and are told proofs, so those have a
-time in them. Without a key nobody's name is believed for longer than a proxy needs to take over a
-connection; those who are not logged in have no name, and what they may read is asked again.
+time in them. A user's name is then believed for no longer than a proxy needs to take over a
+connection. Those who are not logged in have no name, and what they may read is asked again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import replace
 from django.core.signing import Signer
 from django.utils.crypto import constant_time_compare
 
+from django_eventstream.backends import get_channel_manager
+from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.grip import Position
 from django_eventstream.proxies import can_verify, channel_prefix
 
@@ -29,13 +31,23 @@ MAC_LENGTH = 22
 """Characters of a MAC: 132 bits in base64."""
 
 TAKEOVER_SECONDS = 30
-"""How long a proxy without a key may ask in a user's name, counted from the user's own request.
-It asks 1.1 s after a channel had its first reader (Pushpin 1.36), or when a thousand others that
-came before have been asked for."""
+"""How long a proxy that is not told anything may ask, counted from the client's own request. It
+asks 1.1 s after a channel had its first reader (Pushpin 1.36), or when the others have been asked
+for, of which it asks for a thousand a second."""
 
 WINDOW_SECONDS = 6 * 60 * 60
-"""Proofs without a name, made within one window for a proxy without a key, are equal. They hold to
-the end of the next one: longer than any time between two recoveries of a connection."""
+"""Proofs of one window are equal for a proxy that has no key and is told. They hold for two: longer
+than any time between two recoveries of a connection."""
+
+
+def is_told(user_id: str | None) -> bool:
+    """Say whether a proxy that asks for a connection is told what it missed.
+
+    Without a key anybody may be asking, who is told what any visitor may read at the address of
+    the stream. Somebody who is not logged in may have got more, where the channel manager looks
+    at the request to name the channels: at a signature, say.
+    """
+    return can_verify() or (user_id is None and _is_naming_free())
 
 
 def prove(position: Position) -> Position:
@@ -72,9 +84,14 @@ def _mac(
     return signer.signature(json.dumps(said), key)[:MAC_LENGTH]
 
 
+def _is_naming_free() -> bool:
+    default = DefaultChannelManager.get_channels_for_request
+    return type(get_channel_manager()).get_channels_for_request is default
+
+
 def _time_of_issue(position: Position) -> int:
     now = int(time.time())
-    return now - now % WINDOW_SECONDS if position.user_id is None else now
+    return now - now % WINDOW_SECONDS if is_told(position.user_id) else now
 
 
 def _parse_time(text: str) -> int | None:
@@ -84,6 +101,6 @@ def _parse_time(text: str) -> int | None:
 def _is_recent(position: Position, issued_at: int | None) -> bool:
     if issued_at is None:
         return can_verify()
-    longest = 2 * WINDOW_SECONDS if position.user_id is None else TAKEOVER_SECONDS
+    longest = 2 * WINDOW_SECONDS if is_told(position.user_id) else TAKEOVER_SECONDS
     # Clocks of several servers differ a little, both ways.
     return abs(time.time() - issued_at) <= longest

@@ -88,6 +88,32 @@ def test_a_users_stream_loses_nothing_and_comes_back_by_itself(site, unique_chan
         assert_sequence(client, own, [11, 13, 14, 15, 16, 17], ids=False)
 
 
+def test_a_users_stream_stays_when_the_proxy_asks_for_it_twice_in_the_beginning(
+    site,  # noqa: F811
+    unique_channel,
+):
+    """At once, since others' stream of the channel is behind, and a second later, since it is the
+    first one of the user's own channel. An end then would come again with each return."""
+    here = site(key="", **MANAGER)
+    own = f"own-alice-{unique_channel}"
+    with here.client(unique_channel) as visitor:
+        visitor.wait_open()
+        send(unique_channel, [1])
+        visitor.wait_for(1)
+        send_unheard(unique_channel, 2)
+        with here.client(own, unique_channel, user="alice", since=f"{unique_channel}:0") as client:
+            client.wait_for(2)
+            wait_until(lambda: sum("events-own" in line for line in here.recoveries()) >= 2)
+            send(own, [1])
+            send(unique_channel, [3])
+            client.wait_for(4)
+            assert len(client.connections) == 1
+            assert_sequence(client, unique_channel, [1, 2, 3])
+        visitor.wait_for(3)
+        assert_sequence(visitor, unique_channel, [1, 2, 3])
+        assert len(visitor.connections) == 1
+
+
 def test_who_speaks_in_the_proxys_name_and_logs_out_gets_nothing(site, unique_channel):  # noqa: F811
     """Such a client was told a link with a token, by which it read on for six to twelve hours."""
     here = site(key="", **MANAGER)

@@ -43,6 +43,11 @@ class Moody(DefaultChannelManager):
         return not channel.startswith("loose-")
 
 
+class Looking(DefaultChannelManager):
+    def get_channels_for_request(self, request, view_kwargs):
+        return super().get_channels_for_request(request, view_kwargs)
+
+
 class AwayStorage(DjangoModelStorage):
     def get_position(self, channels):
         raise StorageUnavailableError("away")
@@ -409,14 +414,19 @@ class TestWithoutKey:
         settings.GRIP_URL = "http://127.0.0.1:1"
         assert_ended(ask("/events/_next/", last=with_key))
 
-    def test_a_users_stream_is_taken_over_once_and_ends_when_it_is_asked_for_again(self, alice):
+    def test_a_proxy_takes_a_users_stream_over_and_soon_it_ends_when_it_is_asked_for(
+        self, alice, monkeypatch
+    ):
         """Pushpin asks a second after a channel had its first reader. To end the stream then
         would let the client come back once a second for ever."""
         send_event("a", "message", 1)
-        first = ask(client=alice)
+        first, now = ask(client=alice), time.time()
         again = ask("/events/_next/", last=last_of(first))
         assert (again["Grip-Hold"], again.content) == ("stream", b"")
-        assert again["Grip-Set-Meta"] == first["Grip-Set-Meta"]
+        for name in ("Grip-Channel", "Grip-Set-Meta", "Grip-Keep-Alive"):
+            assert again[name] == first[name]
+        assert ask("/events/_next/", last=last_of(again))["Grip-Hold"] == "stream"
+        monkeypatch.setattr("django_eventstream.web.proofs.time.time", lambda: now + 60)
         assert_ended(ask("/events/_next/", last=last_of(again)))
 
     def test_nothing_that_a_user_missed_is_told_to_who_asks_in_the_proxys_name(self, alice):
@@ -426,9 +436,12 @@ class TestWithoutKey:
         send_event("a", "message", "secret")
         assert_ended(ask("/events/_next/", last=last))
 
-    def test_nobodys_name_is_believed_when_the_proxy_has_had_its_time(self, alice, monkeypatch):
-        last, now = last_of(ask(client=alice)), time.time()
-        monkeypatch.setattr("django_eventstream.web.proofs.time.time", lambda: now + 60)
+    def test_a_visitor_whose_request_the_manager_looked_at_is_no_visitor_like_all(self, settings):
+        """A signature in the URL was asked for once, and never by who sent the link again."""
+        settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Looking"
+        last = last_of(ask())
+        assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
+        send_event("a", "message", "secret")
         assert_ended(ask("/events/_next/", last=last))
 
     def test_a_user_who_may_not_read_any_more_is_not_taken_over(self, alice):
