@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from django_eventstream import EventRequest, get_events, send_event
 from django_eventstream.cursors import Cursor
 from django_eventstream.grip import Position
+from django_eventstream.web import proofs
 from django_eventstream.web.proofs import is_proven, prove
 from django_eventstream.web.proxy import is_recovery, position_of
 from tests.grip_last import last_of, proven_last, written
@@ -33,7 +36,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_a_proof_fits_a_header_and_is_the_same_for_equal_audiences():
     first, again = prove(POSITION), prove(replace(POSITION, cursor=Cursor({"a": 8}, 9)))
     assert first.proof == again.proof
-    assert len(first.proof) == 22
+    assert re.fullmatch(r"\d{10}\.[A-Za-z0-9_-]{22}", first.proof)
     assert is_proven(first)
     assert is_proven(again)
 
@@ -53,6 +56,7 @@ def test_a_proof_fits_a_header_and_is_the_same_for_equal_audiences():
         {"cursor": Cursor({"a": 3, "b": 4}, 8)},
         {"proof": ""},
         {"proof": "x" * 22},
+        {"proof": f"{int(time.time())}.{'x' * 22}"},
         {"proof": "é"},
     ],
 )
@@ -64,6 +68,22 @@ def test_nobody_is_not_a_user_called_none():
     for name in ("None", "null", "", "anonymous"):
         nobody = prove(replace(POSITION, user_id=None))
         assert not is_proven(replace(nobody, user_id=name))
+
+
+def test_a_proof_is_believed_for_some_hours(settings, monkeypatch):
+    """One that got into an error report would do for ever."""
+    proven, now = prove(POSITION), time.time()
+
+    def is_proven_after(minutes: int) -> bool:
+        monkeypatch.setattr(proofs.time, "time", lambda: now + minutes * 60)
+        return is_proven(proven)
+
+    # Until the proxy has asked for an idle connection, which it does after up to 72 minutes.
+    assert is_proven_after(80)
+    assert not is_proven_after(180)
+    assert not is_proven(replace(proven, proof=f"{int(now) + 180 * 60}{proven.proof[10:]}"))
+    settings.EVENTSTREAM_RECOVERY_SECONDS = 24 * 60 * 60
+    assert is_proven_after(2 * 24 * 60)
 
 
 @given(st.text(max_size=40))
