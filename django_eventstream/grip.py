@@ -4,7 +4,8 @@ Three rules for what a stream holds, each learnt from a proxy's behaviour:
 
 * Every channel of a connection that matters has a previous id, so that the proxy names it in
   `Grip-Last`. What else must come back with a recovery request stands in the id of the
-  connection's personal channel, where nobody ever publishes an event.
+  connection's personal channel, where nobody ever publishes an event; so does the proof that
+  all of it comes from us.
 * Every body of a stream with a log passes the filter that writes ids, in which `%` begins a
   directive: bodies are escaped whole.
 * The filters of a connection never change, since proxies before 1.41 apply the old ones to the
@@ -14,6 +15,7 @@ Three rules for what a stream holds, each learnt from a proxy's behaviour:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,9 @@ BUILD_ID = "build-id"
 SKIP_USERS = "skip-users"
 REQUIRE_SUB = "require-sub"
 
+# Python refuses to read a number of more than 4,300 digits.
+_EPOCH = re.compile(r"e[0-9]{1,30}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -43,6 +48,10 @@ class Position:
     unreliable: frozenset[str]
 
     cursor: Cursor
+
+    proof: str = ""
+    """That this package said all of it but the ids, which are the proxy's own state; see
+    `web.proofs`. Letters, digits and `-._~`; "" claims nothing."""
 
 
 def events_channel(channel: str, prefix: str = "") -> str:
@@ -63,9 +72,10 @@ def quote_user(user_id: str | None) -> str:
     return f"%61{ANONYMOUS[1:]}" if user_id == ANONYMOUS else quote(user_id, safe="")
 
 
-def personal_id(epoch: int | None, unreliable: Iterable[str]) -> str:
+def personal_id(epoch: int | None, unreliable: Iterable[str], proof: str = "") -> str:
     """Write what `Grip-Last` does not say otherwise, as the id of the personal channel."""
-    return "+".join([f"e{epoch or 0}", *(quote(name, safe="") for name in sorted(unreliable))])
+    first = f"e{epoch or 0}.{proof}" if proof else f"e{epoch or 0}"
+    return "+".join([first, *(quote(name, safe="") for name in sorted(unreliable))])
 
 
 def escape(body: bytes) -> bytes:
@@ -117,7 +127,10 @@ def parse_last(header: str) -> dict[str, str]:
 
 
 def parse_position(last: Mapping[str, str], prefix: str = "") -> Position | None:
-    """Understand what `parse_last()` read; None if it does not come from a hold of ours."""
+    """Understand what `parse_last()` read; None if it does not look like a hold of ours.
+
+    Whether it is one only its proof tells.
+    """
     reliable, positions = _parse_events(last, prefix)
     users = [
         (name[len(prefix + USER) :], last_id)
@@ -128,14 +141,16 @@ def parse_position(last: Mapping[str, str], prefix: str = "") -> Position | None
         return None
     [(user, state)] = users
     first, *unreliable = state.split("+")
-    if not (first.startswith("e") and first[1:].isascii() and first[1:].isdigit()):
+    epoch, _, proof = first.partition(".")
+    if not _EPOCH.fullmatch(epoch):
         return None
     return Position(
         user_id=None if user == ANONYMOUS else unquote(user),
         reliable=reliable,
         unreliable=frozenset(unquote(name) for name in unreliable),
         # A channel without a number is one that somebody else published to: start over there.
-        cursor=Cursor(positions, int(first[1:]), is_readable=len(positions) == len(reliable)),
+        cursor=Cursor(positions, int(epoch[1:]), is_readable=len(positions) == len(reliable)),
+        proof=proof,
     )
 
 

@@ -38,6 +38,11 @@ def get_proxies() -> tuple[Proxy, ...]:
     return tuple(_make_proxy(entry) for entry in configured)
 
 
+def can_verify() -> bool:
+    """Say whether the requests of some proxy can be verified at all."""
+    return any(proxy.verify_key for proxy in get_proxies())
+
+
 def channel_prefix() -> str:
     """Return `GRIP_PREFIX`, which stands before every channel name at the proxies."""
     return getattr(django_settings, "GRIP_PREFIX", None) or ""

@@ -7,7 +7,7 @@ from django.urls import path
 from django_eventstream.views import events
 from django_eventstream.views.recover import recover
 
-# What GRIP proxies ask has the same address for all streams, and a token only where it must.
+# GRIP proxies ask at the same address for all streams, and by a token for the next page only.
 urlpatterns = [
     path("", events),
     path("_next/", recover, name="eventstream-next"),

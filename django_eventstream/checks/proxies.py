@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, register
 
 from django_eventstream.checks.messages import TAG, error, warning
 from django_eventstream.conf import other_setting
-from django_eventstream.proxies import get_proxies
+from django_eventstream.proxies import can_verify, get_proxies
 
 
 @register(TAG)
@@ -30,9 +30,20 @@ def check_proxies(**kwargs: Any) -> Iterator[CheckMessage]:
         elif proxy.verify_key is None:
             yield warning(
                 "eventstream.W021",
-                f"The proxy {proxy.control_uri} has no key, so its requests cannot be verified.",
+                f"The proxy {proxy.control_uri} has no key, so its requests cannot be verified."
+                f"{_consequence()}",
                 _hint_for_key(),
             )
+
+
+def _consequence() -> str:
+    # With a key elsewhere, E102 says what happens.
+    return (
+        ""
+        if can_verify()
+        else " Streams of logged-in users end when they have missed something, and their clients "
+        "come back for it: the proxy may not be told."
+    )
 
 
 def _hint_for_key() -> str:

@@ -19,7 +19,8 @@ from django_eventstream.exceptions import (
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
-from django_eventstream.web.proxy import can_verify, is_of_predecessor, is_verified, position_of
+from django_eventstream.web.proofs import is_told
+from django_eventstream.web.proxy import is_of_predecessor, is_proxied, position_of
 from django_eventstream.web.requests import find_user, make_hold
 from django_eventstream.web.responses import never_cached
 from django_eventstream.web.tokens import read_token
@@ -35,19 +36,16 @@ def recover(
 ) -> HttpResponse:
     """Answer what a held connection has missed, if its user may still read its channels.
 
-    Only a proxy gets an answer: by its signature, or where no proxy has a key by a token of
-    ours. The stream of a user who may not read any more ends with `stream-error`; one that
-    cannot be told any more ends in silence, and the client comes back by itself.
+    Only what is proven to be of a connection of ours gets an answer with something in it. The
+    stream of a user who may not read any more ends with `stream-error`; one that cannot be told
+    any more ends in silence, and the client comes back by itself.
     """
     if is_of_predecessor(request):
         return end_of_predecessor(request)
-    token = eventstream_token
-    if not is_verified(request) and (can_verify() or token is None):
+    if not is_proxied(request):
         return HttpResponseForbidden("This address is for GRIP proxies.\n", "text/plain")
-    try:
-        position = _position(request, token)
-    except BadRequestError:
-        position = None
+    token = eventstream_token
+    position = position_of(request) if token is None else _position_of_page(token)
     if position is None:
         return end_response()
     try:
@@ -61,21 +59,18 @@ def recover(
         # Another filter list than the connection's: a new connection gets the right one.
         return end_response()
     try:
-        return recovery_response(request, hold)
+        return recovery_response(request, hold, position.proof)
     except EventStreamError as error:
         return _try_again(error)
 
 
-def _position(request: HttpRequest, token: str | None) -> Position | None:
-    last = position_of(request)
-    if token is None:
-        return last
-    said = read_token(token)
-    if said.cursor is not None:
-        return Position(said.user_id, said.reliable, said.unreliable, said.cursor)
-    if last is None:
+def _position_of_page(token: str) -> Position | None:
+    try:
+        position = read_token(token)
+    except BadRequestError:
         return None
-    return Position(said.user_id, said.reliable, said.unreliable, last.cursor)
+    # Without a key there are none for users, or they are of a time when there was a key.
+    return position if is_told(position.user_id) else None
 
 
 def _make_hold(position: Position) -> Hold:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from dataclasses import replace
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
@@ -18,9 +18,10 @@ from django_eventstream.exceptions import EventStreamError
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.outbox import look
-from django_eventstream.proxies import channel_prefix
-from django_eventstream.web.proxy import can_verify, is_verified, predecessors_position_of
-from django_eventstream.web.tokens import Token, make_token
+from django_eventstream.proxies import can_verify, channel_prefix
+from django_eventstream.web.proofs import is_told, prove
+from django_eventstream.web.proxy import is_proxied, predecessors_position_of
+from django_eventstream.web.tokens import make_token
 
 FIRST_BODY_BYTES = 40_000
 """Room of a first body. A proxy that filters it answers 502 beyond 100,000, and escaping may
@@ -38,29 +39,48 @@ LONGEST_PERIOD = 2_147_483
 LONGEST_PATH = 3_500
 """Characters; servers refuse request lines beyond about 4,000, and the stream would never go on."""
 
+RETURN_MILLISECONDS = (1_000, 5_000)
+"""When a client comes back whose stream ended because the proxy may not be told what it missed;
+spread, since all who missed the same event come back."""
+
+PAGE_RETURN_MILLISECONDS = 100
+"""When it comes back for the next page. What is held in the end sets the longer time again."""
+
 LINK_NAME = "eventstream-next"
 
 
 def hold_response(request: HttpRequest, hold: Hold) -> HttpResponse:
-    """Answer a client's own request: the proxy sends the body and holds, or asks for more."""
+    """Answer a client's own request: the proxy sends the body and holds, or asks for more.
+
+    Where the proxy may not be told what the client misses later, the client comes back itself.
+    """
     batch = _catch_up(hold, FIRST_BODY_BYTES, at_least_one=False)
-    body = sse.encode_open(_written(hold, batch.start)) + b"".join(batch.frames)
-    return _answer(request, hold, batch, body)
+    opening = sse.encode_open(_written(hold, batch.start))
+    if not is_told(hold.user_id):
+        if batch.has_more:
+            return _page_for_client(hold)
+        opening += sse.encode_retry(random.randint(*RETURN_MILLISECONDS))
+    return _answer(request, hold, batch, opening + b"".join(batch.frames))
 
 
-def recovery_response(request: HttpRequest, hold: Hold) -> HttpResponse:
-    """Answer a proxy that asks what a connection has missed."""
+def recovery_response(request: HttpRequest, hold: Hold, proof: str = "") -> HttpResponse:
+    """Answer a proxy that asks, with this proof, what a connection has missed.
+
+    A proxy that may not be told goes on holding it if that is nothing. Its proof is not made
+    anew: when that is too old the stream ends, and the client comes back by itself.
+    """
     batch = _catch_up(hold, PAGE_BYTES, at_least_one=True)
-    return _answer(request, hold, batch, b"".join(batch.frames))
+    if is_told(hold.user_id):
+        return _answer(request, hold, batch, b"".join(batch.frames))
+    return end_response() if batch.frames else _answer(request, hold, batch, b"", proof)
 
 
 def end_response(body: bytes = b"", position: Position | None = None) -> HttpResponse:
     """Answer a proxy that a stream is over; `position` is that of its connection."""
     response = HttpResponse(content_type=sse.CONTENT_TYPE)
     if position is not None:
-        reliable, unreliable = sorted(position.reliable), sorted(position.unreliable)
-        _add_channels(response, position.user_id, reliable, unreliable, position.cursor)
-        if reliable:
+        _add_channels(response, replace(position, proof=""))
+        if position.reliable:
             body = grip.escape(body)
     response.content = body
     return response
@@ -73,7 +93,7 @@ def end_of_predecessor(request: HttpRequest) -> HttpResponse:
     answered by it. The client comes back by itself and says who it is; where it stands, which it
     may not know, it is told as it goes.
     """
-    if can_verify() and not is_verified(request):
+    if not is_proxied(request):
         return end_response()
     position = predecessors_position_of(request)
     if not position.reliable:
@@ -90,34 +110,46 @@ def _catch_up(hold: Hold, room: int, *, at_least_one: bool) -> Batch:
     return catch_up(storage, hold, position, room=room, at_least_one=at_least_one)
 
 
-def _answer(request: HttpRequest, hold: Hold, batch: Batch, body: bytes) -> HttpResponse:
+def _page_for_client(hold: Hold) -> HttpResponse:
+    """Answer with a part of a long history and no hold: the client comes back for the rest."""
+    batch = _catch_up(hold, PAGE_BYTES, at_least_one=True)
+    opening = sse.encode_open(_written(hold, batch.start))
+    retry = sse.encode_retry(PAGE_RETURN_MILLISECONDS)
+    return HttpResponse(b"".join([opening, retry, *batch.frames]), content_type=sse.CONTENT_TYPE)
+
+
+def _answer(
+    request: HttpRequest, hold: Hold, batch: Batch, body: bytes, proof: str | None = None
+) -> HttpResponse:
+    position = Position(
+        hold.user_id, frozenset(hold.reliable), frozenset(hold.unreliable), batch.end
+    )
     response = HttpResponse(
         grip.escape(body) if hold.reliable else body, content_type=sse.CONTENT_TYPE
     )
-    # Also a page that is not held: its filters are those that its body is escaped for.
-    _add_channels(response, hold.user_id, hold.reliable, hold.unreliable, batch.end)
-    if batch.has_more and (path := _token_path(request, hold, batch.end)):
+    if batch.has_more and (path := _page_path(request, position)):
+        # Also a page that is not held: its filters are those that its body is escaped for.
+        _add_channels(response, position)
         response["Grip-Link"] = grip.next_link(path)
         return response
+    proven = prove(position) if proof is None else replace(position, proof=proof)
+    _add_channels(response, proven)
     response["Grip-Hold"] = "stream"
     response["Grip-Keep-Alive"] = grip.keep_alive(sse.KEEP_ALIVE, settings.KEEP_ALIVE_SECONDS)
     # Without an address for a token the proxy has to hold before it can ask for the next page.
     seconds = 1 if batch.has_more else _period()
-    response["Grip-Link"] = grip.next_link(_recovery_path(request, hold), seconds)
+    response["Grip-Link"] = grip.next_link(_recovery_path(request), seconds)
     return response
 
 
-def _add_channels(
-    response: HttpResponse,
-    user_id: str | None,
-    reliable: Sequence[str],
-    unreliable: Sequence[str],
-    end: Cursor,
-) -> None:
+def _add_channels(response: HttpResponse, position: Position) -> None:
     prefix = channel_prefix()
+    reliable, unreliable = sorted(position.reliable), sorted(position.unreliable)
+    user_id, end = position.user_id, position.cursor
     channels = [_reliable(name, end.positions.get(name, 0), prefix) for name in reliable]
     channels += [_unreliable(name, prefix) for name in unreliable]
-    channels += [_personal(user_id, grip.personal_id(end.epoch, unreliable), prefix)]
+    personal_id = grip.personal_id(end.epoch, unreliable, position.proof)
+    channels += [_personal(user_id, personal_id, prefix)]
     response["Grip-Channel"] = create_grip_channel_header(channels)
     meta = {} if user_id is None else {"user": grip.quote_user(user_id)}
     if reliable:
@@ -149,23 +181,21 @@ def _period() -> float:
     return min(settings.RECOVERY_SECONDS * spread, LONGEST_PERIOD)
 
 
-def _recovery_path(request: HttpRequest, hold: Hold) -> str:
-    """Return where to ask for a held connection: one path for all, wherever that can be trusted."""
-    if can_verify():
-        return _reverse(request, {}) or request.path
-    path = _token_path(request, hold, None)
-    if path is None:
+def _recovery_path(request: HttpRequest) -> str:
+    """Return where to ask for a held connection: one path for all, and what differs is proven."""
+    if path := _reverse(request, {}):
+        return path
+    if not can_verify():
+        # At the stream's own address nothing would tell such a request from a client's.
         raise EventStreamError(
             "A GRIP proxy without a key needs the recovery URLs: include("
-            "'django_eventstream.urls') somewhere in the URL configuration, with shorter names"
-            " of channels if it is there"
+            "'django_eventstream.urls') somewhere in the URL configuration"
         )
-    return path
+    return request.path
 
 
-def _token_path(request: HttpRequest, hold: Hold, cursor: Cursor | None) -> str | None:
-    token = Token(hold.user_id, frozenset(hold.reliable), frozenset(hold.unreliable), cursor)
-    path = _reverse(request, {"eventstream_token": make_token(token)})
+def _page_path(request: HttpRequest, position: Position) -> str | None:
+    path = _reverse(request, {"eventstream_token": make_token(position)})
     return path if path is not None and len(path) <= LONGEST_PATH else None
 
 

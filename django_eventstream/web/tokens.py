@@ -1,53 +1,40 @@
-"""Signed tokens in the path of a recovery link: what `Grip-Last` cannot say or prove.
+"""Signed tokens in the path of a link to the next page: what to send next, and to whom.
 
-A token is equal for equal contents and for hours, since proxies let equal links share one request
-and let different ones wait. It is not secret to those who have it, and clients never see it.
+A page may say what a user may read, and nothing but the token says who that is. A proxy follows
+the link at once, so a token is good for no more than two minutes, whoever has found it in a log.
+Within a minute it is equal for equal contents, since proxies let equal links share one request.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from django.core.signing import BadSignature, Signer
 
 from django_eventstream.cursors import Cursor
 from django_eventstream.exceptions import BadRequestError
+from django_eventstream.grip import Position
 
-SALT = "django_eventstream.recovery"
+SALT = "django_eventstream.page"
 
-WINDOW_SECONDS = 6 * 60 * 60
-"""Tokens of one window are equal. They hold to the end of the next one, so for six hours at
-least: longer than any time between two recoveries of a connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """What a recovery link says of the connections that ask with it."""
-
-    user_id: str | None
-    reliable: frozenset[str]
-    unreliable: frozenset[str]
-    cursor: Cursor | None = None
-    """Where the next page begins; None if `Grip-Last` tells."""
+WINDOW_SECONDS = 60
+"""Tokens of one window are equal. They hold to the end of the next one."""
 
 
-def make_token(token: Token) -> str:
-    """Sign a token; its characters fit a URL's path."""
-    contents: dict[str, object] = {
-        "u": token.user_id,
-        "r": sorted(token.reliable),
-        "v": sorted(token.unreliable),
+def make_token(position: Position) -> str:
+    """Sign where a page begins, and whose it is; the characters fit a URL's path."""
+    contents = {
+        "u": position.user_id,
+        "r": sorted(position.reliable),
+        "v": sorted(position.unreliable),
+        "p": dict(sorted(position.cursor.positions.items())),
+        "e": position.cursor.epoch,
         "t": _window(),
     }
-    if token.cursor is not None:
-        contents["p"] = dict(sorted(token.cursor.positions.items()))
-        contents["e"] = token.cursor.epoch
     return Signer(salt=SALT).sign_object(contents, compress=True)
 
 
-def read_token(text: str) -> Token:
+def read_token(text: str) -> Position:
     """Check and read a token; raises `BadRequestError` if it is not ours or too old."""
     try:
         contents = Signer(salt=SALT).unsign_object(text)
@@ -55,12 +42,11 @@ def read_token(text: str) -> Token:
         raise BadRequestError("Invalid recovery token") from error
     if not 0 <= _window() - contents["t"] <= 1:
         raise BadRequestError("Expired recovery token")
-    positions: Mapping[str, int] | None = contents.get("p")
-    return Token(
+    return Position(
         user_id=contents["u"],
         reliable=frozenset(contents["r"]),
         unreliable=frozenset(contents["v"]),
-        cursor=None if positions is None else Cursor(positions, contents["e"]),
+        cursor=Cursor(contents["p"], contents["e"]),
     )
 
 

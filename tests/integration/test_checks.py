@@ -187,6 +187,7 @@ def test_a_proxy_without_a_key_is_warned_of(settings):
     [message] = run_checks(tags=[TAG])
     assert message.id == "eventstream.W021"
     assert "?key=… in GRIP_URL" in message.hint
+    assert "Streams of logged-in users end" in message.msg
     settings.GRIP_VERIFY_KEY = KEY
     assert found() == {}
 
@@ -197,6 +198,7 @@ def test_each_proxy_needs_a_key(settings):
         {"control_uri": "http://two.example:5561"},
     ]
     assert "http://two.example:5561" in found()["eventstream.W021"]
+    assert "logged-in" not in found()["eventstream.W021"]
 
 
 def test_a_database_without_support_is_an_error(monkeypatch):

@@ -21,6 +21,7 @@ from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import Event
 from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.storage.orm import DjangoModelStorage
+from tests.grip_last import last_of, proven_last
 from tests.outlets import close_outlets
 
 PREDECESSORS_LINK = "/events/?channel=a&link=next&recover=true&es-meta=x.y.z"
@@ -40,6 +41,11 @@ class Moody(DefaultChannelManager):
 
     def is_channel_reliable(self, channel):
         return not channel.startswith("loose-")
+
+
+class Looking(DefaultChannelManager):
+    def get_channels_for_request(self, request, view_kwargs):
+        return super().get_channels_for_request(request, view_kwargs)
 
 
 class AwayStorage(DjangoModelStorage):
@@ -75,18 +81,26 @@ def timeout(response) -> int:
     return int(re.search(r"timeout=(\d+)", response["Grip-Link"])[1])
 
 
+def assert_ended(response) -> None:
+    assert (response.status_code, response.content) == (200, b"")
+    assert not [name for name in response.headers if name.startswith("Grip-")]
+
+
 def test_a_hold_in_all_its_headers():
     send_events([("user:5", "message", "100%"), ("b", "message", 1), ("b", "message", 2)])
     response = ask("/events/?channel=user:5&channel=b&channel=loose-c&lastEventId=user%253A5:0")
     assert response.status_code == 200
     assert response["Content-Type"] == "text/event-stream"
     assert response["Grip-Hold"] == "stream"
-    assert response["Grip-Channel"].split(", ") == [
+    *channels, personal = response["Grip-Channel"].split(", ")
+    assert channels == [
         "events-b; prev-id=2; filter=build-id; filter=skip-users",
         "events-user%3A5; prev-id=1; filter=build-id; filter=skip-users",
         "events-loose-c; filter=skip-users",
-        "user-anonymous; prev-id=e0+loose-c; filter=require-sub",
     ]
+    assert re.fullmatch(
+        r"user-anonymous; prev-id=e0\.\d+\.[A-Za-z0-9_-]{22}\+loose-c; filter=require-sub", personal
+    )
     assert response["Grip-Set-Meta"] == ('id_format="b:%(events-b)s,user%%3A5:%(events-user%3A5)s"')
     assert response["Grip-Keep-Alive"] == (
         "event: keep-alive\\ndata: \\n\\n; format=cstring; timeout=20"
@@ -111,20 +125,21 @@ def test_a_user_is_named_by_the_personal_channel_and_found_again():
     client = Client()
     client.force_login(user)
     first = ask(client=client)
-    assert f"user-{user.pk}; prev-id=e0; filter=require-sub" in first["Grip-Channel"]
+    assert f"user-{user.pk}; prev-id=e0." in first["Grip-Channel"]
     assert first["Grip-Set-Meta"].startswith(f'user="{user.pk}", id_format=')
-    again = ask("/events/_next/", last=f"events-a; last-id=0, user-{user.pk}; last-id=e0")
+    again = ask("/events/_next/", last=last_of(first))
     for header in ("Grip-Hold", "Grip-Channel", "Grip-Set-Meta", "Grip-Keep-Alive"):
         assert again[header] == first[header]
     assert again.content == b""
 
 
 def test_the_epoch_is_in_the_ids_and_the_personal_channel():
+    before = ask()
     epoch = get_storage().begin_epoch()
     response = ask()
-    assert f"user-anonymous; prev-id=e{epoch}; " in response["Grip-Channel"]
+    assert f"user-anonymous; prev-id=e{epoch}." in response["Grip-Channel"]
     assert response["Grip-Set-Meta"] == f'id_format="a:%(events-a)s,:{epoch}"'
-    old = ask("/events/_next/", last="events-a; last-id=0, user-anonymous; last-id=e0")
+    old = ask("/events/_next/", last=last_of(before))
     assert b'"reasons": {"a": "epoch"}' in old.content
     assert old.content.endswith(b"id: a:0,:%d\n\n" % epoch)
 
@@ -174,6 +189,25 @@ def test_pages_follow_each_other_by_tokens():
     assert link(response) == "/events/_next/"
 
 
+def test_a_link_to_a_page_is_good_for_a_minute_and_not_for_hours(monkeypatch):
+    """Every client of the proxy can follow it: found in a log, it read on for six hours or more."""
+    send_events([Event("a", "message", "x" * 30_000) for _ in range(5)])
+    path, now = link(ask("/events/?channel=a&lastEventId=a:0")), time.time()
+    for seconds, is_good in (0, True), (59, True), (121, False), (-61, False):
+        monkeypatch.setattr(
+            "django_eventstream.web.tokens.time.time", lambda seconds=seconds: now + seconds
+        )
+        assert (b"xxx" in ask(path).content) == is_good
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:-3] + "abc", lambda t: "x", lambda t: "x:y"])
+def test_a_forged_page_ends_the_stream(change):
+    send_events([Event("a", "message", "x" * 30_000) for _ in range(5)])
+    path = link(ask("/events/?channel=a&lastEventId=a:0"))
+    token = path.split("/")[-2]
+    assert_ended(ask(path.replace(token, change(token))))
+
+
 def test_names_too_long_for_a_token_go_out_in_holds(settings):
     letters = [chr(code) for code in range(0x4E00, 0x9FFF)]
     names = sorted("".join(secrets.choice(letters) for _ in range(150)) for _ in range(10))
@@ -199,7 +233,7 @@ def test_an_event_too_large_for_a_first_body_follows_by_the_link():
 def test_events_left_behind_are_numbered_by_who_looks():
     get_storage().stage([Event("a", "message", "left behind")])
     models.Event.objects.update(created="2020-01-01T00:00:00Z")
-    response = ask("/events/_next/", last="events-a; last-id=0, user-anonymous; last-id=e0")
+    response = ask("/events/_next/", last=proven_last({"a": 0}))
     assert b"data: left behind\nid: a:1\n" in response.content
 
 
@@ -220,10 +254,10 @@ def test_a_connection_that_is_not_ours_is_ended_in_silence(last):
     assert not [name for name in response.headers if name.startswith("Grip-")]
 
 
-@pytest.mark.parametrize("user", ["999999", "not-a-number", "0", "%00", "9" * 40])
+@pytest.mark.parametrize("user", ["999999", "not-a-number", "0", "\0", "9" * 40])
 def test_a_user_who_is_not_there_may_read_nothing(user):
     send_event("a", "message", "secret")
-    response = ask("/events/_next/", last=f"events-a; last-id=0, user-{user}; last-id=e0")
+    response = ask("/events/_next/", last=proven_last({"a": 0}, user))
     assert response.status_code == 200
     assert b"event: stream-error\n" in response.content
     assert b"forbidden" in response.content
@@ -233,12 +267,12 @@ def test_a_user_who_is_not_there_may_read_nothing(user):
 
 
 def test_a_channel_that_changed_its_kind_ends_the_connection():
-    response = ask("/events/_next/", last="events-loose-a; last-id=0, user-anonymous; last-id=e0")
+    response = ask("/events/_next/", last=proven_last({"loose-a": 0}))
     assert (response.status_code, response.content) == (200, b"")
 
 
 def test_a_proxy_asks_again_when_the_manager_or_the_log_fails(settings):
-    last = "events-a; last-id=0, user-anonymous; last-id=e0"
+    last = proven_last({"a": 0})
     Moody.problem = RuntimeError("oops")
     assert ask("/events/_next/", last=last).status_code == 503
     Moody.problem = None
@@ -285,7 +319,7 @@ def test_recovery_needs_no_login(settings):
         *settings.MIDDLEWARE,
         "django.contrib.auth.middleware.LoginRequiredMiddleware",
     ]
-    last = "events-a; last-id=0, user-anonymous; last-id=e0"
+    last = proven_last({"a": 0})
     assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
 
 
@@ -302,7 +336,7 @@ def test_recovery_needs_no_login(settings):
     ],
 )
 def test_what_the_key_did_not_sign_is_not_a_proxy(forge):
-    last = "events-a; last-id=0, user-anonymous; last-id=e0"
+    last = proven_last({"a": 0})
     assert ask("/events/_next/", last=last, sig=forge()).status_code == 403
     assert ask(sig=forge()).status_code == 501
 
@@ -363,39 +397,112 @@ class TestWithoutKey:
     def keyless(self, settings, keyed):
         settings.GRIP_URL = "http://127.0.0.1:1"
 
-    def test_equal_audiences_have_equal_links_and_others_have_not(self):
-        links = {link(ask("/events/?channel=a&channel=b")) for _ in range(3)}
-        assert len(links) == 1
-        assert links != {link(ask("/events/?channel=a"))}
+    @pytest.fixture
+    def alice(self):
         client = Client()
         client.force_login(get_user_model().objects.create(username="alice"))
-        assert links != {link(ask("/events/?channel=a&channel=b", client=client))}
+        return client
 
-    def test_positions_are_taken_and_nothing_else(self):
+    def test_all_streams_have_one_link_and_equal_audiences_share_a_request(self, alice):
+        held = [ask("/events/?channel=a&channel=b") for _ in range(3)]
+        held += [ask("/events/?channel=a"), ask("/events/?channel=a&channel=b", client=alice)]
+        assert {link(response) for response in held} == {"/events/_next/"}
+        assert len({last_of(response) for response in held[:3]}) == 1
+        assert len({last_of(response) for response in held}) == 3
+
+    def test_a_visitor_gets_what_was_missed_and_no_other_channel(self):
         send_events([("a", "message", 1), ("b", "message", "secret")])
-        path = link(ask())
-        last = "events-a; last-id=0, events-b; last-id=0, user-1; last-id=e0"
-        response = ask(path, last=last)
+        last = last_of(ask(), a=0)
+        response = ask("/events/_next/", last=last)
         assert b"data: 1\n" in response.content
-        assert b"secret" not in response.content
-        assert "events-b" not in response["Grip-Channel"]
         assert "user-anonymous" in response["Grip-Channel"]
+        for forged in (f"{last}, events-b; last-id=0", last.replace("events-a", "events-b")):
+            assert_ended(ask("/events/_next/", last=forged))
 
-    def test_tokens_expire_after_hours_and_not_before(self, monkeypatch):
-        last = "events-a; last-id=0, user-anonymous; last-id=e0"
-        path, now = link(ask()), time.time()
-        monkeypatch.setattr("django_eventstream.web.tokens.time.time", lambda: now + 6 * 3600)
-        assert ask(path, last=last)["Grip-Hold"] == "stream"
-        monkeypatch.setattr("django_eventstream.web.tokens.time.time", lambda: now + 13 * 3600)
-        assert ask(path, last=last).content == b""
+    def test_a_visitor_is_believed_for_hours_and_not_for_ever(self, monkeypatch):
+        last, now = last_of(ask()), time.time()
+        monkeypatch.setattr("django_eventstream.web.proofs.time.time", lambda: now + 80 * 60)
+        assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
+        monkeypatch.setattr("django_eventstream.web.proofs.time.time", lambda: now + 180 * 60)
+        assert_ended(ask("/events/_next/", last=last))
 
-    @pytest.mark.parametrize("change", [lambda t: t[:-3] + "abc", lambda t: "x", lambda t: "x:y"])
-    def test_a_forged_token_ends_the_stream(self, change):
-        path = link(ask())
-        token = path.split("/")[-2]
-        last = "events-a; last-id=0, user-anonymous; last-id=e0"
-        response = ask(path.replace(token, change(token)), last=last)
-        assert (response.status_code, response.content) == (200, b"")
+    @pytest.mark.parametrize("proof", ["", "x", ".", "1.x", "x.y", "9" * 25 + ".x"])
+    def test_what_is_not_proven_is_not_told(self, proof):
+        send_event("a", "message", 1)
+        assert_ended(
+            ask("/events/_next/", last=f"events-a; last-id=0, user-anonymous; last-id=e0.{proof}")
+        )
+
+    def test_a_proof_of_the_time_with_a_key_is_none_without(self, settings):
+        without = last_of(ask())
+        settings.GRIP_URL = f"http://127.0.0.1:1?iss=me&key={KEY}"
+        assert_ended(ask("/events/_next/", last=without))
+        with_key = last_of(ask())
+        settings.GRIP_URL = "http://127.0.0.1:1"
+        assert_ended(ask("/events/_next/", last=with_key))
+
+    def test_a_proxy_takes_a_users_stream_over_and_soon_it_ends_when_it_is_asked_for(
+        self, alice, monkeypatch
+    ):
+        """Pushpin asks a second after a channel had its first reader. To end the stream then
+        would let the client come back once a second for ever."""
+        send_event("a", "message", 1)
+        first, now = ask(client=alice), time.time()
+        again = ask("/events/_next/", last=last_of(first))
+        assert (again["Grip-Hold"], again.content) == ("stream", b"")
+        for name in ("Grip-Channel", "Grip-Set-Meta", "Grip-Keep-Alive"):
+            assert again[name] == first[name]
+        assert ask("/events/_next/", last=last_of(again))["Grip-Hold"] == "stream"
+        monkeypatch.setattr("django_eventstream.web.proofs.time.time", lambda: now + 60)
+        assert_ended(ask("/events/_next/", last=last_of(again)))
+
+    def test_nothing_that_a_user_missed_is_told_to_who_asks_in_the_proxys_name(self, alice):
+        """A link with a signed token told it for six to twelve hours, also after the user had
+        logged out: whoever sends any `Grip-Sig` was told the link."""
+        last = last_of(ask(client=alice))
+        send_event("a", "message", "secret")
+        assert_ended(ask("/events/_next/", last=last))
+
+    def test_a_visitor_whose_request_the_manager_looked_at_is_no_visitor_like_all(self, settings):
+        """A signature in the URL was asked for once, and never by who sent the link again."""
+        settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Looking"
+        last = last_of(ask())
+        assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
+        send_event("a", "message", "secret")
+        assert_ended(ask("/events/_next/", last=last))
+
+    def test_a_user_who_may_not_read_any_more_is_not_taken_over(self, alice):
+        last = last_of(ask(client=alice))
+        get_user_model().objects.update(is_active=False)
+        response = ask("/events/_next/", last=last)
+        assert b"forbidden" in response.content
+        assert "Grip-Hold" not in response
+
+    def test_a_users_long_history_comes_in_parts_that_the_user_asks_for(self, alice):
+        """The link to the next page was enough to read it."""
+        sizes = [9_000] * 30 + [150_000] + [9_000] * 10
+        send_events([Event("a", "message", f"{n} " + "%" * m) for n, m in enumerate(sizes)])
+        found, retries, position, is_held = [], [], "a:0", False
+        while not is_held:
+            response = ask(f"/events/?channel=a&lastEventId={position}", client=alice)
+            is_held = "Grip-Hold" in response
+            body = response.content.replace(b"%%", b"%") if is_held else response.content
+            found += [(int(n), len(m)) for n, m in re.findall(rb"data: (\d+) (%*)\n", body)]
+            position = re.findall(rb"id: (a:\d+)\n", body)[-1].decode()
+            retries.append(int(re.search(rb"retry: (\d+)\n", body)[1]))
+            assert is_held == ("Grip-Link" in response) == ("Grip-Channel" in response)
+        assert found == list(enumerate(sizes))
+        assert 4 < len(retries) < 10
+        assert set(retries[:-1]) == {100}
+        assert 1_000 <= retries[-1] <= 5_000
+
+    def test_a_page_for_a_user_is_not_told_when_the_key_is_gone(self, settings, alice):
+        send_events([Event("a", "message", "x" * 30_000) for _ in range(5)])
+        settings.GRIP_URL = f"http://127.0.0.1:1?iss=me&key={KEY}"
+        path = link(ask("/events/?channel=a&lastEventId=a:0", client=alice))
+        assert b"xxx" in ask(path).content
+        settings.GRIP_URL = "http://127.0.0.1:1"
+        assert_ended(ask(path))
 
     def test_other_things_signed_by_the_project_are_no_tokens(self):
         forged = signing.dumps({"u": None, "r": ["a"], "v": [], "t": 0})

@@ -6,6 +6,7 @@ import json
 import sys
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.services import reaper
@@ -16,6 +17,7 @@ from tests.services.service import Service
 HOST = "127.0.0.1"
 # Granian serves 1,024 connections unless told, and lets the rest hang.
 BACKPRESSURE = "10000"
+UWSGI = str(Path(sys.executable).with_name("uwsgi"))
 COMMANDS: dict[str, Callable[[str], list[str]]] = {
     "uvicorn": lambda port: ["uvicorn", "tests.asgi:application", "--host", HOST, "--port", port],
     "daphne": lambda port: ["daphne", "-b", HOST, "-p", port, "tests.asgi:application"],
@@ -28,11 +30,19 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
         "gunicorn", "tests.wsgi:application", "--bind", f"{HOST}:{port}", "--workers", "1",
         "--threads", "16", "--no-control-socket",
     ],
+    "granian-wsgi": lambda port: [
+        "granian", "tests.wsgi:application", "--interface", "wsgi", "--host", HOST, "--port", port,
+        "--blocking-threads", "8",
+    ],
+    "uwsgi": lambda port: [
+        "--http-socket", f"{HOST}:{port}", "--module", "tests.wsgi", "--virtualenv", sys.prefix,
+        "--master", "--die-on-term", "--enable-threads", "--threads", "8", "--need-app",
+    ],
 }  # fmt: skip
 
 
 class AppServer(Service):
-    """`kind` is one of `COMMANDS`; gunicorn is the WSGI one. One worker process.
+    """`kind` is one of `COMMANDS`; gunicorn, uWSGI and one Granian are WSGI. One worker process.
 
     With `+wrapper` behind it, `EventStreamApplication` holds the streams.
 
@@ -64,7 +74,9 @@ class AppServer(Service):
         return f"http://{HOST}:{self.port}"
 
     def launch(self) -> ServerProcess:
-        argv = [sys.executable, "-m", *COMMANDS[self.kind](str(self.port)), *self.options]
+        # uWSGI alone is no module of Python's.
+        start = [UWSGI] if self.kind == "uwsgi" else [sys.executable, "-m"]
+        argv = [*start, *COMMANDS[self.kind](str(self.port)), *self.options]
         lane = {"EVENTSTREAM_TEST_LANE": self.lane}
         env = django_environment(self.database, self.settings, {**(self.env or {}), **lane})
         return ServerProcess(argv, log=self.log, env=env, cwd=ROOT)

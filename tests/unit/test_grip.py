@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from django_eventstream import grip
 from django_eventstream.events import Event
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+LETTERS_OF_PROOFS = string.ascii_letters + string.digits + "-._"
 prefixes = st.sampled_from(["", "pre-", "a/b:"])
 
 
@@ -24,10 +26,13 @@ def as_grip_last(pairs) -> str:
     st.none() | names,
     st.integers(0, 2**40),
     prefixes,
+    st.text(LETTERS_OF_PROOFS),
 )
-def test_a_recovery_request_says_what_the_hold_said(reliable, unreliable, user, epoch, prefix):
+def test_a_recovery_request_says_what_the_hold_said(
+    reliable, unreliable, user, epoch, prefix, proof
+):
     last = [(grip.events_channel(name, prefix), n) for name, n in reliable.items()]
-    last += [(grip.personal_channel(user, prefix), grip.personal_id(epoch, unreliable))]
+    last += [(grip.personal_channel(user, prefix), grip.personal_id(epoch, unreliable, proof))]
     position = grip.parse_position(grip.parse_last(as_grip_last(last)), prefix)
     assert position is not None
     assert position.user_id == user
@@ -35,6 +40,7 @@ def test_a_recovery_request_says_what_the_hold_said(reliable, unreliable, user, 
     assert position.unreliable == unreliable
     assert dict(position.cursor.positions) == reliable
     assert position.cursor.epoch == epoch
+    assert position.proof == proof
     assert position.cursor.is_readable
 
 
@@ -68,6 +74,8 @@ def test_what_a_foreign_hold_says_is_not_understood():
         "events-a; last-id=3, user-5; last-id=e0, user-6; last-id=e0",
         "user-5; last-id=e",
         "user-5; last-id=e-1",
+        "user-5; last-id=e٣",
+        f"user-5; last-id=e{'9' * 5_000}",
         "user-5",
     ):
         assert grip.parse_position(grip.parse_last(header)) is None
