@@ -154,7 +154,7 @@ def test_a_hold_from_zero_begins_at_the_oldest_event_kept_and_stands_in_its_epoc
     assert b"id: a:3,:%d\n\nevent: message\ndata: 4\n" % epoch in response.content
     assert b"stream-reset" not in response.content
     assert "events-a; prev-id=5;" in response["Grip-Channel"]
-    held = ask("/events/_next/", last=f"events-a; last-id=0, user-anonymous; last-id=e{epoch}")
+    held = ask("/events/_next/", last=last_of(response, a=0))
     assert b'"reasons": {"a": "expired"}' in held.content
 
 
