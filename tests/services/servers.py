@@ -26,11 +26,6 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
         "granian", "tests.asgi:application", "--interface", "asgi", "--host", HOST, "--port", port,
         "--backpressure", BACKPRESSURE,
     ],
-    # Unlike gunicorn it takes `Grip_Last` for `Grip-Last`.
-    "granian-wsgi": lambda port: [
-        "granian", "tests.wsgi:application", "--interface", "wsgi", "--host", HOST, "--port", port,
-        "--backpressure", BACKPRESSURE, "--blocking-threads", "16",
-    ],
     "gunicorn": lambda port: [
         "gunicorn", "tests.wsgi:application", "--bind", f"{HOST}:{port}", "--workers", "1",
         "--threads", "16", "--no-control-socket",
