@@ -118,7 +118,5 @@ def _send(events: list[Event], *, wait: bool) -> list[Event]:
     stored = [asked[event.channel] for event in checked]
     reliable = [event for event, keep in zip(checked, stored, strict=True) if keep]
     unreliable = [event for event, keep in zip(checked, stored, strict=True) if not keep]
-    sent = iter(outbox.send_reliable(reliable, wait=wait) if reliable else ())
-    if unreliable:
-        outbox.send_unreliable(unreliable, wait=wait)
+    sent = iter(outbox.send(reliable, unreliable, wait=wait))
     return [next(sent) if keep else event for event, keep in zip(checked, stored, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 
@@ -122,16 +122,6 @@ class DjangoModelStorage(LegacyMethods):
         with translated_errors(self._connection):
             return connection.in_atomic_block or not connection.get_autocommit()
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        """See `Storage.on_commit()`.
-
-        Nobody tells us of a commit made by hand with autocommit off: such events are found by
-        the next look at the outbox.
-        """
-        connection = self._connection
-        if connection.in_atomic_block:
-            connection.on_commit(callback)
-
     def stage(self, events: Sequence[Event]) -> None:
         """See `Storage.stage()`. One statement; rolled back with the caller's transaction."""
         connection = self._connection
@@ -167,6 +157,7 @@ class DjangoModelStorage(LegacyMethods):
 
     @property
     def alias(self) -> str:
+        """See `Storage.alias`."""
         # Reads come from where is written: a replica may be behind the hints.
         return self._using or router.db_for_write(models.Event)
 

@@ -300,9 +300,9 @@ def test_events_that_cannot_be_numbered_now_come_before_whatever_the_thread_send
         other = sqlite3.connect(sqlite_only.settings["NAME"], isolation_level=None)
         with transaction.atomic():
             connection.cursor().execute("PRAGMA busy_timeout = 50")
-            transaction.on_commit(lambda: other.execute("BEGIN IMMEDIATE"))
             send_event("a", "message", "first")
             send_event("a", "message", "second")
+            call_first_after_commit(lambda: other.execute("BEGIN IMMEDIATE"))
         assert "will be sent by the next relay" in caplog.text
         assert caplog.text.count("will be sent") == 1
         other.rollback()
@@ -316,16 +316,25 @@ def test_whoever_waits_is_told_that_events_could_not_be_numbered(sqlite_only, re
     with sqlite_only.as_default():
         other = sqlite3.connect(sqlite_only.settings["NAME"], isolation_level=None)
         connection.cursor().execute("PRAGMA busy_timeout = 50")
-        with pytest.raises(StorageUnavailableError), transaction.atomic():
+        with (
+            pytest.raises(StorageUnavailableError, match="'a' are stored") as raised,
+            transaction.atomic(),
+        ):
             send_while_another_gets_ready_to_lock(other)
         other.rollback()
         other.close()
+        assert raised.value.may_be_stored
         assert outbox.relay(["a"]) == 1
 
 
 def send_while_another_gets_ready_to_lock(other):
-    transaction.on_commit(lambda: other.execute("BEGIN IMMEDIATE"))
     send_event("a", "message", "first", async_publish=False)
+    call_first_after_commit(lambda: other.execute("BEGIN IMMEDIATE"))
+
+
+def call_first_after_commit(callback):
+    """Happens between the commit and all that follows it."""
+    connection.run_on_commit.insert(0, (set(), callback, False))
 
 
 def test_async_code_is_told_to_await(default_database):
