@@ -8,7 +8,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.utils.asyncio import async_unsafe
 
-from django_eventstream import control, outbox
+from django_eventstream import control, sending
 from django_eventstream.backends import get_channel_manager, get_storage, is_reliable
 from django_eventstream.cursors import format_cursor
 from django_eventstream.events import Event, validate, validate_channel, validate_user_ids
@@ -118,5 +118,5 @@ def _send(events: list[Event], *, wait: bool) -> list[Event]:
     stored = [asked[event.channel] for event in checked]
     reliable = [event for event, keep in zip(checked, stored, strict=True) if keep]
     unreliable = [event for event, keep in zip(checked, stored, strict=True) if not keep]
-    sent = iter(outbox.send(reliable, unreliable, wait=wait))
+    sent = iter(sending.send(reliable, unreliable, wait=wait))
     return [next(sent) if keep else event for event, keep in zip(checked, stored, strict=True)]

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from django_eventstream import outbox
+from django_eventstream import sending
 from django_eventstream.events import CONTROL_CHANNEL, Event
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def announce_disconnect(user: Any, channel: str) -> None:
     if user_id is not None and user.pk is None:
         raise ValueError("the user has no primary key: tell of a user before deleting them")
     data = json.dumps({"user": user_id, "channel": channel})
-    outbox.send_after_each(Event(CONTROL_CHANNEL, DISCONNECT, data))
+    sending.send_after_each(Event(CONTROL_CHANNEL, DISCONNECT, data))
 
 
 def parse_disconnect(event: Event) -> Disconnect | None:
