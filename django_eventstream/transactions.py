@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -139,20 +140,35 @@ def tells_of_commit(connection: BaseDatabaseWrapper) -> bool:
 def own_thread() -> None:
     """Let this thread, which is ours, commit each statement, whatever AUTOCOMMIT says.
 
-    Its transactions would never end: what it writes would be lost, what it reads grow old. A
-    connection that is open already is somebody else's, and stays as it is.
+    Its transactions would never end: what it writes would be lost, what it reads grow old.
     """
-    for alias in connections:
-        if not connections.settings[alias]["AUTOCOMMIT"]:
-            connection = connections[alias]
-            if connection.connection is None:
-                connection.settings_dict = {**connection.settings_dict, "AUTOCOMMIT": True}
+    for connection in _without_autocommit():
+        connection.settings_dict = {**connection.settings_dict, "AUTOCOMMIT": True}
+
+
+@contextmanager
+def owned_thread() -> Iterator[None]:
+    """Let this thread be ours for a while, as `own_thread()` does for good."""
+    changed = [(connection, connection.settings_dict) for connection in _without_autocommit()]
+    own_thread()
+    try:
+        yield
+    finally:
+        for connection, before in changed:
+            connection.close()
+            connection.settings_dict = before
 
 
 def call_apart(function: Callable[[], Result]) -> Result:
     """Call a function in a thread and with connections of its own, and wait for it."""
     with ThreadPoolExecutor(1, "eventstream-apart", initializer=own_thread) as executor:
         return executor.submit(_closing, function).result()
+
+
+def _without_autocommit() -> list[BaseDatabaseWrapper]:
+    # One that is open already may be in a transaction of somebody else.
+    by_hand = [alias for alias in connections if not connections.settings[alias]["AUTOCOMMIT"]]
+    return [connections[alias] for alias in by_hand if connections[alias].connection is None]
 
 
 def _closing(function: Callable[[], Result]) -> Result:

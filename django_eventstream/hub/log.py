@@ -15,6 +15,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
 from django_eventstream.outbox import relay
 from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.transactions import own_thread
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class LogReader:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-log")
+        self._executor = ThreadPoolExecutor(1, "eventstream-log", initializer=own_thread)
 
     async def get_position(self, channels: list[str]) -> LogPosition:
         """See `Storage.get_position()`."""
@@ -59,7 +60,7 @@ class LogReader:
 
 async def run_apart(function: Callable[[], Result]) -> Result:
     """Call a function that may block for long, in a thread and connections for it alone."""
-    executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-apart")
+    executor = ThreadPoolExecutor(1, "eventstream-apart", initializer=own_thread)
     running = executor.submit(_closing_always, function)
     executor.shutdown(wait=False)
     return await asyncio.wrap_future(running)
