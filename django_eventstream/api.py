@@ -29,7 +29,9 @@ def send_event(
     """Send one event to everybody who reads `channel`.
 
     Inside `transaction.atomic()` the event belongs to the transaction: rolled back, it was never
-    sent; committed, it is sent right after the commit. Outside it is stored before this returns.
+    sent; committed, it is sent right after the commit, before other callbacks of it are called.
+    A log in another database, or in none, waits for all transactions that are open. Outside it is
+    stored before this returns.
 
     Args:
         channel: any text of 1 to 255 characters.
@@ -46,7 +48,10 @@ def send_event(
 
     Raises:
         TypeError, ValueError: an argument cannot be sent; nothing was.
-        StorageUnavailableError: the log could not be written; nothing was sent.
+        StorageUnavailableError: the log could not be written. Nothing was sent, unless its
+            `may_be_stored` is true: then the connection was lost before the answer came, and the
+            event is in the log or not. Where the log is not in the database of the transaction,
+            the commit raises it, and stays.
     """
     event = Event(
         channel,
@@ -62,7 +67,8 @@ def send_events(events: Iterable[SendArgument], async_publish: bool = True) -> l
     """Send many events at once, all or none of those that are stored.
 
     Takes `Event`s, whose data is ready text, and `(channel, event_type, data)` tuples, whose
-    data is encoded as JSON. Their order is kept. See `send_event()`.
+    data is encoded as JSON. Their order is kept. See `send_event()`. Events on channels that are
+    not reliable are sent if the others could be stored, whether or not those could be published.
     """
     return _send([_to_event(argument) for argument in events], wait=not async_publish)
 
@@ -87,8 +93,9 @@ def channel_permission_changed(user: Any, channel: str) -> None:
     """End the user's streams on `channel`, everywhere, if the user may not read it any more.
 
     `user` is None for everybody who is not logged in. Does nothing if the channel manager
-    still lets the user read. Inside a transaction it takes effect after the commit. Raises
-    ValueError for a user who was deleted already: Django took the primary key away.
+    still lets the user read. Inside transactions, of whatever database, it takes effect after the
+    commit of each. Raises ValueError for a user who was deleted already: Django took the primary
+    key away.
     """
     validate_channel(channel)
     if not get_channel_manager().can_read_channel(user, channel):
