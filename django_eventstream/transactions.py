@@ -88,8 +88,12 @@ class _Turn:
     def __call__(self) -> None:
         if self._step.is_due_after(self._alias):
             _take([self._step])
-        if self._step.error is not None:
-            raise self._step.error
+        if (error := self._step.error) is not None:
+            try:
+                raise error
+            finally:
+                # Otherwise the error has a frame that has the error.
+                self._step.error = error = None
 
 
 class _Savepoints(set[str]):
