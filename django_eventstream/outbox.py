@@ -146,9 +146,12 @@ def _commits_by_hand(storage: Storage) -> bool:
 
 
 def _announce(events: Sequence[Event], wait: bool) -> None:
-    publish(events, wait=wait)
-    retention.after_send(events)
-    _look_after_others()
+    try:
+        publish(events, wait=wait)
+    finally:
+        # A proxy that refuses everything is no reason for the log to grow.
+        retention.after_send(events)
+        _look_after_others()
 
 
 def _look_after_others() -> None:

@@ -136,6 +136,35 @@ def test_without_autocommit_the_next_look_sends_it_after_the_commit(default_data
     assert recorder.told == [("a", 1, "1")]
 
 
+def test_many_events_sent_without_autocommit_are_rolled_back_by_hand(default_database, recorder):
+    transaction.set_autocommit(False)
+    try:
+        send_events([("a", "message", 1), ("b", "message", 2)])
+        transaction.rollback()
+        send_events([("a", "message", 3), ("b", "message", 4)])
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert wait_until(outbox.relay_left_behind) == 2
+    assert sorted(recorder.told) == [("a", 1, "3"), ("b", 1, "4")]
+
+
+def test_who_looks_without_autocommit_sends_it_in_a_transaction_of_its_own(
+    default_database, recorder
+):
+    """Under WSGI nobody else looks: the events waited for ever."""
+    leave_behind("left behind")
+    wait_until(lambda: get_storage().get_position([]).unnumbered)
+    transaction.set_autocommit(False)
+    try:
+        outbox.look(get_storage(), ["a"])
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    assert stored() == [(1, '"left behind"')]
+    assert recorder.told == [("a", 1, '"left behind"')]
+
+
 def test_atomic_with_autocommit_off_sends_once_autocommit_is_on(default_database, recorder):
     transaction.set_autocommit(False)
     try:
