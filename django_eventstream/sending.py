@@ -38,10 +38,13 @@ def send_reliable(events: Sequence[Event], *, wait: bool) -> list[Event]:
     their ids where they have them already. Raises `StorageUnavailableError` if they were not
     stored, and with `wait` `PublishError` if a proxy or broker was not reached.
     """
-    if not _log().is_in_transaction() and (opened := transactions.open_connections()):
+    storage = _log()
+    if storage.is_in_transaction():
+        return _stage(storage, events, wait)
+    if opened := transactions.open_connections():
         _Send(events, wait).follow(opened)
         return list(events)
-    return _send_now(events, wait=wait)
+    return outbox.append(storage, events, wait)
 
 
 def send_unreliable(events: Sequence[Event], *, wait: bool) -> None:
@@ -107,11 +110,13 @@ class _Send(_Sending):
     @classmethod
     def take(cls, steps: Sequence[_Sending]) -> None:
         with _telling_who_waits(steps) as wait:
-            _send_now([event for step in steps for event in step.events], wait=wait)
+            _send_now([event for step in steps for event in step.events], wait)
 
 
 class _Publish(_Sending):
     """Announces what is not stored."""
+
+    can_wait = True
 
     @classmethod
     def take(cls, steps: Sequence[_Sending]) -> None:
@@ -125,11 +130,11 @@ def _log() -> Storage:
     return storage
 
 
-def _send_now(events: Sequence[Event], *, wait: bool) -> list[Event]:
+def _send_now(events: Sequence[Event], wait: bool) -> list[Event]:
     storage = _log()
-    if storage.is_in_transaction():
-        return _stage(storage, events, wait)
-    return outbox.append(storage, events, wait)
+    # Another transaction may be open still, or open again, and be that of the log.
+    send_there = _stage if storage.is_in_transaction() else outbox.append
+    return send_there(storage, events, wait)
 
 
 def _stage(storage: Storage, events: Sequence[Event], wait: bool) -> list[Event]:

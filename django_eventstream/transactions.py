@@ -34,6 +34,9 @@ class Step(ABC):
     error: Exception | None = None
     """What went wrong: the commit raises it, when all steps were taken."""
 
+    can_wait = False
+    """Whether steps of this class are taken after all others: nothing is lost meanwhile."""
+
     is_over = False
     """Whether it was taken, or taken back."""
 
@@ -187,7 +190,7 @@ def _take(steps: Iterable[Step]) -> None:
     for step in steps:
         step.is_over = True
         kinds.setdefault(type(step), []).append(step)
-    for kind, those in kinds.items():
+    for kind, those in sorted(kinds.items(), key=lambda item: item[0].can_wait):
         try:
             kind.take(those)
         except Exception as error:
