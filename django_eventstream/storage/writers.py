@@ -38,10 +38,10 @@ class SQLiteWriter(Writer):
 
     def stage(self, events: Sequence[Event]) -> None:
         """See `Writer.stage()`."""
-        self._connection.ensure_connection()
-        if not self._connection.connection.in_transaction:
-            # The caller commits by hand. The end of a savepoint that begins a transaction would
-            # commit it: https://www.sqlite.org/lang_savepoint.html
+        by_hand = not self._connection.get_autocommit()
+        if by_hand and not self._connection.connection.in_transaction:
+            # The caller commits by hand, and has done nothing yet. A savepoint that begins a
+            # transaction would commit it at its end: https://www.sqlite.org/lang_savepoint.html
             with self._connection.cursor() as cursor:
                 cursor.execute("BEGIN")
         super().stage(events)
