@@ -8,7 +8,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.utils.asyncio import async_unsafe
 
-from django_eventstream import control, outbox
+from django_eventstream import control, sending
 from django_eventstream.backends import get_channel_manager, get_storage, is_reliable
 from django_eventstream.cursors import format_cursor
 from django_eventstream.events import Event, validate, validate_channel, validate_user_ids
@@ -29,7 +29,9 @@ def send_event(
     """Send one event to everybody who reads `channel`.
 
     Inside `transaction.atomic()` the event belongs to the transaction: rolled back, it was never
-    sent; committed, it is sent right after the commit. Outside it is stored before this returns.
+    sent; committed, it is sent right after the commit, before other callbacks of it are called.
+    A log in another database, or in none, waits for all transactions that are open. Outside it is
+    stored before this returns.
 
     Args:
         channel: any text of 1 to 255 characters.
@@ -47,7 +49,10 @@ def send_event(
 
     Raises:
         TypeError, ValueError: an argument cannot be sent; nothing was.
-        StorageUnavailableError: the log could not be written; nothing was sent.
+        StorageUnavailableError: the log could not be written. Nothing was sent, unless its
+            `may_be_stored` is true: then the connection was lost before the answer came, and the
+            event is in the log or not. Where the log is not in the database of the transaction,
+            the commit raises it, and stays.
     """
     event = Event(
         channel,
@@ -63,7 +68,8 @@ def send_events(events: Iterable[SendArgument], async_publish: bool = True) -> l
     """Send many events at once, all or none of those that are stored.
 
     Takes `Event`s, whose data is ready text, and `(channel, event_type, data)` tuples, whose
-    data is encoded as JSON. Their order is kept. See `send_event()`.
+    data is encoded as JSON. Their order is kept. See `send_event()`. Events on channels that are
+    not reliable are sent if the others could be stored, whether or not those could be published.
     """
     return _send([_to_event(argument) for argument in events], wait=not async_publish)
 
@@ -88,8 +94,9 @@ def channel_permission_changed(user: Any, channel: str) -> None:
     """End the user's streams on `channel`, everywhere, if the user may not read it any more.
 
     `user` is None for everybody who is not logged in. Does nothing if the channel manager
-    still lets the user read. Inside a transaction it takes effect after the commit. Raises
-    ValueError for a user who was deleted already: Django took the primary key away.
+    still lets the user read. Inside transactions, of whatever database, it takes effect after the
+    commit of each. Raises ValueError for a user who was deleted already: Django took the primary
+    key away.
     """
     validate_channel(channel)
     if not get_channel_manager().can_read_channel(user, channel):
@@ -119,7 +126,5 @@ def _send(events: list[Event], *, wait: bool) -> list[Event]:
     stored = [asked[event.channel] for event in checked]
     reliable = [event for event, keep in zip(checked, stored, strict=True) if keep]
     unreliable = [event for event, keep in zip(checked, stored, strict=True) if not keep]
-    sent = iter(outbox.send_reliable(reliable, wait=wait) if reliable else ())
-    if unreliable:
-        outbox.send_unreliable(unreliable, wait=wait)
+    sent = iter(sending.send(reliable, unreliable, wait=wait))
     return [next(sent) if keep else event for event, keep in zip(checked, stored, strict=True)]

@@ -7,10 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
-
-from django_eventstream import outbox
-from django_eventstream.backends import get_publishers, get_storage
+from django_eventstream import sending
 from django_eventstream.events import CONTROL_CHANNEL, Event
 
 logger = logging.getLogger(__name__)
@@ -36,27 +33,14 @@ def user_key(user: Any) -> str | None:
 def announce_disconnect(user: Any, channel: str) -> None:
     """Tell every process and proxy that a user may no longer read a channel.
 
-    Raises ValueError for a user without a primary key, whose streams nobody could find.
+    They ask then, so whatever transaction says so must be committed before. Raises
+    ValueError for a user without a primary key, whose streams nobody could find.
     """
     user_id = user_key(user)
     if user_id is not None and user.pk is None:
         raise ValueError("the user has no primary key: tell of a user before deleting them")
     data = json.dumps({"user": user_id, "channel": channel})
-    event = Event(CONTROL_CHANNEL, DISCONNECT, data)
-    if get_storage() is None:
-        outbox.send_unreliable([event], wait=False)
-    else:
-        outbox.send_reliable([event], wait=False)
-
-    def disconnect() -> None:
-        for publisher in get_publishers():
-            publisher.disconnect(user_id, channel)
-
-    connection = transaction.get_connection()
-    if connection.in_atomic_block:
-        connection.on_commit(disconnect)
-    else:
-        disconnect()
+    sending.send_after_each(Event(CONTROL_CHANNEL, DISCONNECT, data))
 
 
 def parse_disconnect(event: Event) -> Disconnect | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.models import Group
+
 from django_eventstream.channelmanager import DefaultChannelManager
 
 
@@ -40,3 +42,17 @@ class TicketChannelManager(StrictChannelManager):
 
     def get_ticket_seconds(self, user, channels) -> int:
         return self.seconds
+
+
+class GroupChannelManager(DefaultChannelManager):
+    """Everybody may read a channel that a group is named after, as the default database says."""
+
+    def can_read_channel(self, user, channel: str) -> bool:
+        return Group.objects.filter(name=channel).exists()
+
+
+class LogElsewhere:
+    """A database router: the log is in the database `postgres`."""
+
+    def db_for_write(self, model, **hints) -> str | None:
+        return "postgres" if model._meta.app_label == "django_eventstream" else None

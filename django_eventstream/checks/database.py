@@ -58,6 +58,31 @@ def check_database(**kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
+@register(TAG)
+def check_autocommit(**kwargs: Any) -> Iterator[CheckMessage]:
+    """W026: a database whose transactions end without a word."""
+    log = _log_connection()
+    for alias in connections:
+        if connections.settings[alias]["AUTOCOMMIT"]:
+            continue
+        if log is not None and log.alias == alias:
+            consequence = (
+                "an event waits, committed and without a number, until a process that holds "
+                "streams, or eventstream_relay, looks for it"
+            )
+        else:
+            consequence = (
+                "an event that is sent in one of them is not part of it: it is sent at once, and "
+                "stays if it is rolled back"
+            )
+        yield warning(
+            "eventstream.W026",
+            f"AUTOCOMMIT is False in DATABASES[{alias!r}], so that Django tells nobody of the "
+            f"commit of a transaction: {consequence}.",
+            "Leave AUTOCOMMIT out, and use transaction.atomic().",
+        )
+
+
 @register(TAG, deploy=True)
 def check_memory(**kwargs: Any) -> Iterator[CheckMessage]:
     """W025: a log that no other process has, and that ends with its own."""

@@ -12,6 +12,7 @@ from django_eventstream.deadlines import NoThreadError, Threads
 from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
 from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.tasks import NamedTasks
+from django_eventstream.transactions import own_thread
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class Authorizations:
 
     def __init__(self, tasks: NamedTasks) -> None:
         self._tasks = tasks
-        self._threads = Threads("eventstream-authorize", PAUSES, connections.close_all)
+        self._threads = Threads(
+            "eventstream-authorize", PAUSES, connections.close_all, at_start=own_thread
+        )
         self._waiting: deque[tuple[Connection, Answer]] = deque()
 
     def ask(self, connection: Connection, answer: Answer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from django_eventstream.exceptions import (
 )
 from django_eventstream.outbox import relay
 from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.transactions import own_thread
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ class LogReader:
         self._turn = asyncio.Lock()
         self._readers = asyncio.Lock()
         """Held by the next read: where the log stands is asked before all others that wait."""
-        self._threads = Threads("eventstream-log", PAUSES, connections.close_all)
-        self._relays = Threads("eventstream-relay", RELAYS, connections.close_all)
+        self._threads = _threads("eventstream-log", PAUSES)
+        self._relays = _threads("eventstream-relay", RELAYS)
         self._worker: Worker | None = None
         self._seconds: dict[Hashable, float] = {}
         """How long the questions wait that were overdue."""
@@ -158,6 +159,10 @@ class LogReader:
         if self._worker is not None and worker in (None, self._worker):
             self._worker.end()
             self._worker = None
+
+
+def _threads(name: str, pauses: Sequence[float]) -> Threads:
+    return Threads(name, pauses, connections.close_all, at_start=own_thread)
 
 
 def _closing_on_failure(function: Callable[[], Result]) -> Result:

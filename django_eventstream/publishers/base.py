@@ -17,11 +17,6 @@ class Publisher(ABC):
 
         Does not block the caller, raises nothing and logs failures, unless `wait` is true:
         then it returns once they were taken, or raises `PublishError`. May be called from any
-        thread, never inside a transaction of the log.
-        """
-
-    def disconnect(self, user_id: str | None, channel: str) -> None:  # noqa: B027
-        """End or recheck the streams on which a user (None: not logged in) reads the channel.
-
-        Hubs need not be told: they read it in the log. This is for what holds streams elsewhere.
+        thread, never inside a transaction of the log. Events of the control channel are for hubs,
+        which read them in the log as well.
         """

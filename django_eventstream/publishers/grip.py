@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from django_eventstream import grip
 from django_eventstream.conf import settings
+from django_eventstream.control import parse_disconnect
 from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import PublishError
 from django_eventstream.proxies import channel_prefix, get_proxies
@@ -29,7 +30,9 @@ class GripPublisher(Publisher):
         ]
 
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
-        """See `Publisher.publish()`."""
+        """See `Publisher.publish()`. What ends streams makes the proxies ask again for them."""
+        for change in filter(None, map(parse_disconnect, _of_control(events))):
+            self.disconnect(change.user_id, change.channel)
         told = [event for event in events if event.channel != CONTROL_CHANNEL]
         bodies = [self._encode(event) for event in told]
         self._put([body for body in bodies if body], _last_ids(told), wait=wait)
@@ -37,7 +40,7 @@ class GripPublisher(Publisher):
             raise PublishError("an event that is not stored is larger than a GRIP proxy takes")
 
     def disconnect(self, user_id: str | None, channel: str) -> None:
-        """See `Publisher.disconnect()`. The user's connections ask, and are told there.
+        """Let the connections of a user (None: not logged in) that read a channel ask again.
 
         They are told twice, for those that were authorised just before and not yet held.
         """
@@ -93,6 +96,10 @@ class GripPublisher(Publisher):
 
     def _encode_probe(self, channel: str, last_id: int) -> bytes:
         return grip.encode_item(grip.probe_item(channel, last_id, self._prefix))
+
+
+def _of_control(events: Iterable[Event]) -> Iterator[Event]:
+    return (event for event in events if event.channel == CONTROL_CHANNEL)
 
 
 def _last_ids(events: Iterable[Event]) -> dict[str, int]:

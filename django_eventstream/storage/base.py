@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import transaction
-
 from django_eventstream.events import Event
 
 
@@ -112,13 +110,14 @@ class Storage(ABC):
         """
         raise NotImplementedError
 
-    def is_in_transaction(self) -> bool:
-        """Say whether an event sent now must wait for the commit of the caller's transaction."""
-        return bool(transaction.get_connection().in_atomic_block)
+    @property
+    def alias(self) -> str | None:
+        """Alias of the database that the log is in; None, and no outbox, where it is elsewhere."""
+        return None
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        """Call back after the commit of the caller's transaction, in the caller's thread."""
-        transaction.on_commit(callback)
+    def is_in_transaction(self) -> bool:
+        """Say whether the caller has a transaction open that an event would become part of."""
+        return False
 
     def stage(self, events: Sequence[Event]) -> None:
         """Write the events without ids, as part of the caller's transaction."""

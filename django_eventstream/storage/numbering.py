@@ -34,6 +34,9 @@ _NEXT_VALUE = (
     f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s WHERE name = %(name)s"
 )
 
+_UNCOMMITTED = "eventstream_uncommitted"
+"""Attribute of an error."""
+
 
 @contextmanager
 def own_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
@@ -43,11 +46,23 @@ def own_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
     that other senders write to on MySQL.
     """
     is_outermost = not connection.in_atomic_block
-    with transaction.atomic(connection.alias):
-        if is_outermost and not is_read_committed(connection):
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        yield
+    is_complete = False
+    try:
+        with transaction.atomic(connection.alias):
+            if is_outermost and not is_read_committed(connection):
+                with connection.cursor() as cursor:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            yield
+            is_complete = True
+    except Exception as error:
+        if not is_complete:
+            setattr(error, _UNCOMMITTED, True)
+        raise
+
+
+def is_uncommitted(error: Exception) -> bool:
+    """Say whether an error ended a transaction of ours before it asked for the commit."""
+    return getattr(error, _UNCOMMITTED, False)
 
 
 def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int, now: Any) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 
-from django.db import connections, router, transaction
+from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
@@ -16,8 +16,9 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import trimming
 from django_eventstream.storage.base import Limits, LogPosition, Sweep
-from django_eventstream.storage.errors import translated_errors
+from django_eventstream.storage.errors import translated_errors, translated_errors_of_writing
 from django_eventstream.storage.legacy import LegacyMethods
+from django_eventstream.storage.numbering import own_transaction
 from django_eventstream.storage.reading import (
     read_last_id,
     read_oldest_id,
@@ -61,7 +62,7 @@ class DjangoModelStorage(LegacyMethods):
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""
         connection = self._connection
-        with translated_errors(connection):
+        with translated_errors_of_writing(connection):
             return make_writer(connection).append(events)
 
     def read(
@@ -122,16 +123,6 @@ class DjangoModelStorage(LegacyMethods):
         with translated_errors(self._connection):
             return connection.in_atomic_block or not connection.get_autocommit()
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        """See `Storage.on_commit()`.
-
-        Nobody tells us of a commit made by hand with autocommit off: such events are found by
-        the next look at the outbox.
-        """
-        connection = self._connection
-        if connection.in_atomic_block:
-            connection.on_commit(callback)
-
     def stage(self, events: Sequence[Event]) -> None:
         """See `Storage.stage()`. One statement; rolled back with the caller's transaction."""
         connection = self._connection
@@ -150,9 +141,10 @@ class DjangoModelStorage(LegacyMethods):
         Every cursor handed out before is answered with `stream-reset`. The number is the time
         in seconds, so that two restores of one backup do not give the same.
         """
-        alias = self._connection.alias
+        connection = self._connection
+        alias = connection.alias
         now = int(timezone.now().timestamp())
-        with translated_errors(self._connection), transaction.atomic(alias):
+        with translated_errors_of_writing(connection), own_transaction(connection):
             row, _ = models.EventCounter.objects.using(alias).get_or_create(name=EPOCH_NAME)
             row.value = max(now, row.value + 1)
             row.save(using=alias)
@@ -167,6 +159,7 @@ class DjangoModelStorage(LegacyMethods):
 
     @property
     def alias(self) -> str:
+        """See `Storage.alias`."""
         # Reads come from where is written: a replica may be behind the hints.
         return self._using or router.db_for_write(models.Event)
 

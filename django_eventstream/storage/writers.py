@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -34,6 +35,16 @@ class SQLiteWriter(Writer):
         f" WHERE {EVENT_TABLE}.id = staged.id AND counter.name = %(name)s"
         " RETURNING eid, type, data, skip_user_ids"
     )
+
+    def stage(self, events: Sequence[Event]) -> None:
+        """See `Writer.stage()`."""
+        by_hand = not self._connection.get_autocommit()
+        if by_hand and not self._connection.connection.in_transaction:
+            # The caller commits by hand, and has done nothing yet. A savepoint that begins a
+            # transaction would commit it at its end: https://www.sqlite.org/lang_savepoint.html
+            with self._connection.cursor() as cursor:
+                cursor.execute("BEGIN")
+        super().stage(events)
 
     def number(self, channel: str) -> list[Event]:
         with own_transaction(self._connection):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.events import Event
@@ -34,11 +35,20 @@ class Writer(ABC):
         """Store events with the next ids of their channels, in a transaction of its own."""
         with own_transaction(self._connection):
             numbered = with_ids(events, self._take_numbers(events))
-            self.stage(numbered)
+            self._insert(numbered)
         return numbered
 
     def stage(self, events: Sequence[Event]) -> None:
-        """Store events as they are, as part of the transaction that is open."""
+        """Store events as they are, all or none, as part of the transaction that is open."""
+        if len(events) < 2:
+            self._insert(events)
+            return
+        # Many statements: without a savepoint those before one that fails would stay, if the caller
+        # goes on.
+        with transaction.atomic(self._connection.alias):
+            self._insert(events)
+
+    def _insert(self, events: Sequence[Event]) -> None:
         rows = [to_columns(event, self._now) for event in events]
         with self._connection.cursor() as cursor:
             if len(rows) == 1:

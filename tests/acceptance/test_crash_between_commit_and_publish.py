@@ -50,14 +50,18 @@ for point in itertools.count():
 
 KILLED_AFTER_COMMIT = """
 import os, signal, sys
-from django.db import transaction
+from django.db import connection, transaction
 from django_eventstream import send_event
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
 channel, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if not os.fork():
     with transaction.atomic():
-        transaction.on_commit(lambda: os.kill(os.getpid(), signal.SIGKILL))
         for n in range(first, last + 1):
             send_event(channel, "message", {"channel": channel, "n": n})
+        connection.run_on_commit.insert(0, (set(), die, False))
 _, status = os.wait()
 assert os.WTERMSIG(status) == signal.SIGKILL
 """

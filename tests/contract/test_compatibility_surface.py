@@ -425,9 +425,6 @@ def test_1_2_async_publish_false_fails_loudly_and_keeps_the_event(log, monkeypat
             if wait:
                 raise PublishError("nobody took it")
 
-        def disconnect(self, user_id, channel):
-            pass
-
     monkeypatch.setattr(outbox, "get_publishers", lambda: (Refusing(),))
     with pytest.raises(PublishError):
         send_event("a", "t", 1, async_publish=False)

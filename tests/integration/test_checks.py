@@ -331,3 +331,16 @@ def test_messages_are_written_for_people(settings):
         "?: (eventstream.E003) EVENTSTREAM_CHANNEL_LIMIT must be a whole number above 0, "
         "not 'ten'.\n\tHINT: Correct it, or leave it out."
     )
+
+
+def test_autocommit_that_is_off_is_explained_for_the_log_and_for_other_databases(
+    sqlite_only, monkeypatch
+):
+    monkeypatch.setitem(connections.settings[sqlite_only.alias], "AUTOCOMMIT", False)
+    assert "stays if it is rolled back" in found()["eventstream.W026"]
+    with sqlite_only.as_default():
+        assert any(
+            "waits, committed and without a number" in message.msg
+            for message in run_checks(tags=[TAG])
+            if message.id == "eventstream.W026"
+        )

@@ -388,6 +388,16 @@ def test_what_processes_tell_each_other_is_not_published(control, publisher):
     assert [item["channel"] for item in control.items] == ["events-a"]
 
 
+def test_a_permission_that_was_taken_away_makes_proxies_ask_whoever_announces_it(
+    control, publisher
+):
+    """Only the process that took it away told them, and never did if it was killed before."""
+    taken_away = Event(CONTROL_CHANNEL, "disconnect", '{"user": "5", "channel": "a"}', 1)
+    publisher.publish([taken_away])
+    wait_until(lambda: len(control.items) == 1)
+    assert control.items[0]["channel"] == "user-5"
+
+
 def test_a_disconnect_is_told_again_to_who_was_not_held_yet(control, publisher, monkeypatch):
     monkeypatch.setattr(outlet, "LATER_SECONDS", 0.3)
     publisher.disconnect("5", "a")

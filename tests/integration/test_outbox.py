@@ -136,6 +136,35 @@ def test_without_autocommit_the_next_look_sends_it_after_the_commit(default_data
     assert recorder.told == [("a", 1, "1")]
 
 
+def test_many_events_sent_without_autocommit_are_rolled_back_by_hand(default_database, recorder):
+    transaction.set_autocommit(False)
+    try:
+        send_events([("a", "message", 1), ("b", "message", 2)])
+        transaction.rollback()
+        send_events([("a", "message", 3), ("b", "message", 4)])
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert wait_until(outbox.relay_left_behind) == 2
+    assert sorted(recorder.told) == [("a", 1, "3"), ("b", 1, "4")]
+
+
+def test_who_looks_without_autocommit_sends_it_in_a_transaction_of_its_own(
+    default_database, recorder
+):
+    """Under WSGI nobody else looks: the events waited for ever."""
+    leave_behind("left behind")
+    wait_until(lambda: get_storage().get_position([]).unnumbered)
+    transaction.set_autocommit(False)
+    try:
+        outbox.look(get_storage(), ["a"])
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    assert stored() == [(1, '"left behind"')]
+    assert recorder.told == [("a", 1, '"left behind"')]
+
+
 def test_atomic_with_autocommit_off_sends_once_autocommit_is_on(default_database, recorder):
     transaction.set_autocommit(False)
     try:
@@ -300,9 +329,9 @@ def test_events_that_cannot_be_numbered_now_come_before_whatever_the_thread_send
         other = sqlite3.connect(sqlite_only.settings["NAME"], isolation_level=None)
         with transaction.atomic():
             connection.cursor().execute("PRAGMA busy_timeout = 50")
-            transaction.on_commit(lambda: other.execute("BEGIN IMMEDIATE"))
             send_event("a", "message", "first")
             send_event("a", "message", "second")
+            call_first_after_commit(lambda: other.execute("BEGIN IMMEDIATE"))
         assert "will be sent by the next relay" in caplog.text
         assert caplog.text.count("will be sent") == 1
         other.rollback()
@@ -316,16 +345,25 @@ def test_whoever_waits_is_told_that_events_could_not_be_numbered(sqlite_only, re
     with sqlite_only.as_default():
         other = sqlite3.connect(sqlite_only.settings["NAME"], isolation_level=None)
         connection.cursor().execute("PRAGMA busy_timeout = 50")
-        with pytest.raises(StorageUnavailableError), transaction.atomic():
+        with (
+            pytest.raises(StorageUnavailableError, match="'a' are stored") as raised,
+            transaction.atomic(),
+        ):
             send_while_another_gets_ready_to_lock(other)
         other.rollback()
         other.close()
+        assert raised.value.may_be_stored
         assert outbox.relay(["a"]) == 1
 
 
 def send_while_another_gets_ready_to_lock(other):
-    transaction.on_commit(lambda: other.execute("BEGIN IMMEDIATE"))
     send_event("a", "message", "first", async_publish=False)
+    call_first_after_commit(lambda: other.execute("BEGIN IMMEDIATE"))
+
+
+def call_first_after_commit(callback):
+    """Happens between the commit and all that follows it."""
+    connection.run_on_commit.insert(0, (set(), callback, False))
 
 
 def test_async_code_is_told_to_await(default_database):

@@ -25,6 +25,12 @@ def stored(log, channel: str = "a") -> list[tuple[int, str]]:
     return [(event.id, event.data) for event in log.read(channel, 0, 1_000)]
 
 
+def atomic_of_a_test_case() -> transaction.Atomic:
+    block = transaction.atomic()
+    block._from_testcase = True
+    return block
+
+
 def send_and_fail() -> None:
     send_event("a", "message", "never")
     raise ZeroDivisionError
@@ -81,12 +87,12 @@ def test_all_events_of_a_transaction_are_one_round_trip_and_one_message(log, red
     assert stored(log) == [(i, str(n)) for i, n in enumerate(range(0, 20, 2), 1)] + [(11, '"x"')]
 
 
-def test_what_is_sent_by_a_callback_of_the_commit_is_sent(log):
+def test_what_is_sent_by_a_callback_of_the_commit_comes_after_what_was_sent_before_it(log):
     with transaction.atomic():
         transaction.on_commit(lambda: send_event("a", "message", "before"))
         send_event("a", "message", "inside")
         transaction.on_commit(lambda: send_event("a", "message", "after"))
-    assert [data for _, data in stored(log)] == ['"before"', '"inside"', '"after"']
+    assert [data for _, data in stored(log)] == ['"inside"', '"before"', '"after"']
 
 
 def test_a_redis_that_is_away_fails_the_commit_loudly_and_undoes_nothing(log, redis_server):
@@ -102,7 +108,7 @@ def test_a_redis_that_is_away_fails_the_commit_loudly_and_undoes_nothing(log, re
 
 
 def test_tests_of_a_project_see_what_would_be_sent(log):
-    with transaction.atomic():
+    with atomic_of_a_test_case():
         with TestCase.captureOnCommitCallbacks(execute=True) as callbacks:
             send_event("a", "message", 1)
             send_event("a", "message", 2)

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_eventstream.backends import get_storage
 from django_eventstream.exceptions import StorageUnavailableError
+from django_eventstream.transactions import owned_thread
 
 EXPLANATION = """\
 This is for a database that was restored from a backup. Events sent after the backup was made are
@@ -26,6 +27,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
 
+    @owned_thread()
     def handle(self, *args: Any, yes: bool, **options: Any) -> None:
         storage = get_storage()
         if storage is None:

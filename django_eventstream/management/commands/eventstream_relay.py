@@ -18,6 +18,7 @@ from django_eventstream.models import EventCounter
 from django_eventstream.outbox import relay_left_behind
 from django_eventstream.publishers.grip import GripPublisher
 from django_eventstream.storage.orm import DjangoModelStorage
+from django_eventstream.transactions import owned_thread
 
 LOOK_BACK = timedelta(minutes=1)
 """How far back the first look goes: earlier gaps were found by earlier probes, or by recovery."""
@@ -40,6 +41,7 @@ class Command(BaseCommand):
             "--interval", type=float, default=1.0, help="Seconds between two looks (1)."
         )
 
+    @owned_thread()
     def handle(self, *args: Any, once: bool, interval: float, **options: Any) -> None:
         if get_storage() is None:
             raise CommandError("EVENTSTREAM_STORAGE_CLASS is None: no events are stored.")

@@ -13,6 +13,7 @@ from django_eventstream.events import CONTROL_CHANNEL, validate_channel
 from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.retention import trim
 from django_eventstream.storage.base import Storage
+from django_eventstream.transactions import owned_thread
 
 
 class Command(BaseCommand):
@@ -30,6 +31,7 @@ class Command(BaseCommand):
             help="Only this channel; may be given several times. Without it: all.",
         )
 
+    @owned_thread()
     def handle(self, *args: Any, channel: list[str] | None, **options: Any) -> None:
         storage = get_storage()
         if storage is None:
