@@ -19,7 +19,7 @@ FIRST = f"{APP}_event"
 
 OLD_EVENT = """
 INSERT INTO django_eventstream_event (channel, type, data, eid, created)
-VALUES (%s, 'message', %s, %s, '2026-01-01 00:00:00')
+VALUES (%s, 'message', %s, %s, CURRENT_TIMESTAMP)
 """
 OLD_COUNTER = """
 INSERT INTO django_eventstream_eventcounter (name, value, updated)

@@ -157,6 +157,7 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing_in_memory(each_log):
 
 
 def steps() -> set[int]:
+    gc.collect()
     return {id(found) for found in gc.get_objects() if isinstance(found, Step)}
 
 

@@ -8,10 +8,11 @@ from contextlib import closing
 import pytest
 from django.db import connections, transaction
 
-from django_eventstream import send_event
+from django_eventstream import events, send_event
 from django_eventstream.exceptions import PublishError
 from django_eventstream.models import Event
 from django_eventstream.outbox import relay
+from django_eventstream.storage.orm import DjangoModelStorage
 from tests.integration.test_grip_publisher import ControlPort
 from tests.outlets import close_outlets
 from tests.redis_log import connection_to
@@ -34,11 +35,18 @@ def relay_elsewhere() -> None:
     thread.join()
 
 
-@transaction.atomic
 def send_while_others_number() -> None:
-    transaction.on_commit(relay_elsewhere)
-    send_event("a", "message", 1)
-    send_event("a", "message", 2, async_publish=False)
+    number = DjangoModelStorage.number
+
+    def number_late(storage: DjangoModelStorage, channel: str) -> list[events.Event]:
+        if threading.current_thread() is threading.main_thread():
+            relay_elsewhere()
+        return number(storage, channel)
+
+    with pytest.MonkeyPatch.context() as patch, transaction.atomic():
+        patch.setattr(DjangoModelStorage, "number", number_late)
+        send_event("a", "message", 1)
+        send_event("a", "message", 2, async_publish=False)
 
 
 def stored() -> list[int | None]:
