@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
+from django.utils import timezone
 
 from django_eventstream.events import Event
 
@@ -111,6 +112,13 @@ class Storage(ABC):
         Raises NotImplementedError where nobody keeps count.
         """
         raise NotImplementedError
+
+    def now(self) -> datetime:
+        """Return the time by the clock that tells when events were stored.
+
+        It is that of this process, unless the backend has one for all.
+        """
+        return timezone.now()
 
     def is_in_transaction(self) -> bool:
         """Say whether an event sent now must wait for the commit of the caller's transaction."""

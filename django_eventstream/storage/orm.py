@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from importlib.util import find_spec
 
 from django.db import connections, router, transaction
@@ -16,6 +16,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import trimming
 from django_eventstream.storage.base import Limits, LogPosition, Sweep
+from django_eventstream.storage.clock import read_now
 from django_eventstream.storage.errors import translated_errors
 from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.reading import (
@@ -30,10 +31,6 @@ EPOCH_NAME = ""
 """The counter row that has the epoch; no channel has an empty name."""
 
 POSTGRES_FEED = "django_eventstream.feeds.postgres.PostgresFeed"
-
-LEFT_BEHIND = timedelta(seconds=1)
-"""An event that has waited longer for its number than this is nobody's: its sender would have
-numbered it right after the commit."""
 
 NAMES_PER_QUESTION = 10_000
 """Channels of one SELECT; SQLite takes 32,766 parameters."""
@@ -92,11 +89,10 @@ class DjangoModelStorage(LegacyMethods):
         unnumbered: set[str] = set()
         epoch = 0
         connection = self._connection
-        left_behind_before = timezone.now() - LEFT_BEHIND
         with translated_errors(connection):
             for start in range(0, len(names) or 1, NAMES_PER_QUESTION):
                 asked = [*names[start : start + NAMES_PER_QUESTION], EPOCH_NAME]
-                for name, value in read_positions(connection, asked, left_behind_before):
+                for name, value in read_positions(connection, asked):
                     if value is None:
                         unnumbered.add(name)
                     elif name == EPOCH_NAME:
@@ -115,6 +111,11 @@ class DjangoModelStorage(LegacyMethods):
         connection = self._connection
         with translated_errors(connection):
             return trimming.sweep(connection, position, limit, limits)
+
+    def now(self) -> datetime:
+        """See `Storage.now()`. One statement: the clock is the database's."""
+        with translated_errors(self._connection):
+            return read_now(self._connection)
 
     def is_in_transaction(self) -> bool:
         """See `Storage.is_in_transaction()`."""
