@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from django_eventstream import grip
 from django_eventstream.conf import settings
@@ -12,8 +13,12 @@ from django_eventstream.exceptions import PublishError
 from django_eventstream.proxies import channel_prefix, get_proxies
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.publishers.outlet import BATCH_BYTES, Outlet, OutletStatistics, Ticket
+from django_eventstream.watchman import watchman
 
 logger = logging.getLogger(__name__)
+
+PROBE_SECONDS = 10.0
+"""How long probes wait for one of the proxies to take them."""
 
 
 class GripPublisher(Publisher):
@@ -28,6 +33,7 @@ class GripPublisher(Publisher):
 
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
         """See `Publisher.publish()`."""
+        watchman.stir()
         told = [event for event in events if event.channel != CONTROL_CHANNEL]
         if told:
             bodies = [body for event in told if (body := self._encode(event))]
@@ -43,14 +49,24 @@ class GripPublisher(Publisher):
             outlet.put_later(hint)
         self._put(hint, {}, wait=False)
 
-    def watch(self, ids: Mapping[str, int]) -> None:
-        """Probe channels (name → last id) that fall silent, for senders that do not live on."""
+    def get_ready(self) -> None:
+        """See `Publisher.get_ready()`. Threads that post begin, and end when they are idle."""
         for outlet in self._outlets:
-            outlet.watch(ids)
+            outlet.watch({})
 
-    def probe(self, ids: Mapping[str, int]) -> None:
-        """Probe channels (name → last id) now, once."""
-        self._put([self._encode_probe(*at) for at in ids.items()], {}, wait=False)
+    def probe(self, ids: Mapping[str, int], users: Collection[str | None]) -> None:
+        """See `Publisher.probe()`. It is enough if one proxy takes it: the others try on."""
+        hints = [grip.encode_item(grip.recheck_item(user, self._prefix)) for user in users]
+        bodies = [*(self._encode_probe(*at) for at in ids.items()), *hints]
+        tickets = [Ticket(len(bodies)) for _ in self._outlets]
+        for outlet, ticket in zip(self._outlets, tickets, strict=True):
+            outlet.put_later(hints)
+            outlet.put(bodies, {}, ticket)
+        deadline = time.monotonic() + PROBE_SECONDS
+        for ticket in tickets:
+            ticket.done.wait(max(0.0, deadline - time.monotonic()))
+        if not any(ticket.done.is_set() and ticket.error is None for ticket in tickets):
+            raise PublishError("no GRIP proxy can be reached")
 
     @property
     def statistics(self) -> list[OutletStatistics]:

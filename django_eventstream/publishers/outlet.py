@@ -278,7 +278,7 @@ class Outlet:
         with self._condition:
             for item in batch:
                 if item.probe is not None:
-                    self._probes.note(*item.probe, time.monotonic())
+                    self._probes.failed(*item.probe, time.monotonic())
             for item in self._queue:
                 if item.ticket is not None:
                     item.ticket.failed(error)

@@ -14,8 +14,8 @@ from django_eventstream import models
 from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
-from django_eventstream.storage import trimming
-from django_eventstream.storage.base import Limits, LogPosition, Sweep
+from django_eventstream.storage import trimming, watching
+from django_eventstream.storage.base import Change, Lease, Limits, LogPosition, Sweep, WatchPosition
 from django_eventstream.storage.clock import read_now
 from django_eventstream.storage.errors import translated_errors
 from django_eventstream.storage.legacy import LegacyMethods
@@ -44,6 +44,7 @@ class DjangoModelStorage(LegacyMethods):
     """
 
     supports_outbox = True
+    supports_watch = True
 
     def __init__(self, using: str | None = None) -> None:
         self._using = using
@@ -111,6 +112,23 @@ class DjangoModelStorage(LegacyMethods):
         connection = self._connection
         with translated_errors(connection):
             return trimming.sweep(connection, position, limit, limits)
+
+    def take_lease(self, holder: str, seconds: float) -> Lease:
+        """See `Storage.take_lease()`. One statement while somebody else has it."""
+        with translated_errors(self._connection):
+            return watching.take_lease(self._connection, holder, seconds)
+
+    def renew_lease(self, holder: str, seconds: float, position: WatchPosition) -> bool:
+        """See `Storage.renew_lease()`. One statement."""
+        with translated_errors(self._connection):
+            return watching.renew_lease(self._connection, holder, seconds, position)
+
+    def changed_since(
+        self, position: WatchPosition, look_back: float, silence: float, limit: int
+    ) -> tuple[list[Change], WatchPosition]:
+        """See `Storage.changed_since()`. One statement."""
+        with translated_errors(self._connection):
+            return watching.changed_since(self._connection, position, look_back, silence, limit)
 
     def now(self) -> datetime:
         """See `Storage.now()`. One statement: the clock is the database's."""
