@@ -274,7 +274,7 @@ def test_a_process_of_one_request_looks_before_it_ends(default_database, proxy, 
     for _ in range(2):
         assert "200" in run_python(ONE_REQUEST, database=database, settings=grip)
         assert probed(proxy)[0] == ("a", "1")
-        assert get_storage().take_lease("next", 0.001).is_held
+        assert Lease.objects.get().until <= get_storage().now()
     # What the first one told, the second one knew, but for what is looked at twice.
     assert len(probed(proxy)) <= 2
 
@@ -325,3 +325,48 @@ def test_the_thread_begins_anew_after_a_fork_and_ends_with_the_lease(default_dat
     assert printed.strip() == "good"
     # At its end the process let go of the lease, and of its connections.
     assert get_storage().take_lease("next", 10).is_held
+
+
+FROZEN = """
+from django.db import connection, transaction
+from django_eventstream import watchman as module
+from django_eventstream.backends import get_storage
+from django_eventstream.models import Lease
+from tests.services.deadline import wait_until
+
+watchman, module.STUCK_SECONDS = module.watchman, 0.2
+with transaction.atomic():
+    connection.cursor().execute("LOCK TABLE django_eventstream_lease IN ACCESS EXCLUSIVE MODE")
+
+    def is_given_up():
+        watchman.stir()
+        return len(watchman._stuck) == module.MOST_STUCK
+
+    wait_until(is_given_up, 20)
+    last = watchman._thread
+    wait_until(watchman._is_stuck)
+    watchman.stir()
+    assert watchman._thread is last
+module.STUCK_SECONDS = 60
+wait_until(lambda: not any(thread.is_alive() for thread in watchman._stuck), 30)
+wait_until(lambda: Lease.objects.filter(until__gt=get_storage().now()))
+print("good")
+"""
+
+
+def test_a_turn_that_a_frozen_database_holds_up_is_given_up(postgres_only, proxy):
+    """A process of which one connection froze would never have watched again."""
+    with postgres_only.as_default():
+        printed = run_python(
+            FROZEN, database=postgres_only.settings, settings={"GRIP_URL": proxy.url}
+        )
+    assert printed.strip() == "good"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"EVENTSTREAM_STORAGE_CLASS": "no.such.Storage"}, {"GRIP_URL": "http://[x"}]
+)
+def test_wrong_settings_fail_no_request_for_the_sake_of_the_watch(sqlite_only, proxy, wrong):
+    code = "from django_eventstream.watchman import watchman\nwatchman.stir()\nprint('good')"
+    settings = {"GRIP_URL": proxy.url, **wrong}
+    assert run_python(code, database=sqlite_only.settings, settings=settings).strip() == "good"
