@@ -81,6 +81,18 @@ def test_a_process_whose_clock_is_ahead_does_not_trim_early(server_database):
     assert "1 expired events removed" in manage("eventstream_trim", **arguments)
 
 
+def test_nor_does_it_trim_a_log_in_redis_early(redis_server):
+    arguments = {
+        "settings": {
+            "EVENTSTREAM_STORAGE_CLASS": "django_eventstream.storage.RedisStorage",
+            "EVENTSTREAM_REDIS": {"host": "127.0.0.1", "port": redis_server.port},
+            "EVENTSTREAM_RETENTION_SECONDS": 1800,
+        }
+    }
+    run_python("from django_eventstream import *; send_event('a', 'message', 1)", **arguments)
+    assert "0 expired" in manage("eventstream_trim", env=clock_ahead(hours=1), **arguments)
+
+
 ZONES = [
     pytest.param({"USE_TZ": False, "TIME_ZONE": "America/New_York"}, {}, id="no time zones"),
     pytest.param({"TIME_ZONE": "America/New_York"}, {}, id="zone of the site"),
