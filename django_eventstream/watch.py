@@ -102,10 +102,10 @@ class Watch:
 
         Whoever has the lease. Returns whether the next look finds more at once.
         """
-        self.relayed += relay_left_behind()
         found, position = self._storage.changed_since(
             self._position, look_back_seconds(), silence, CHANNELS_PER_LOOK
         )
+        self.relayed += relay_left_behind()
         quiet = {change.channel: change.last_id for change in found}
         news = {name: last_id for name, last_id in quiet.items() if self._told.get(name) != last_id}
         users: Collection[str | None] = ()

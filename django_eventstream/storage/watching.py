@@ -29,6 +29,7 @@ OVERLAP = timedelta(seconds=10)
 
 def take_lease(connection: BaseDatabaseWrapper, holder: str, seconds: float) -> Lease:
     """Take the lease if it is free. One statement, two if it is, four the first time."""
+    _commit_each_statement(connection)
     rows = _rows(connection)
     fields = ("until", "looked_until", "control_id")
     found = rows.values_list(*fields, Now()).first()
@@ -69,6 +70,7 @@ def changed_since(
     limit: int,
 ) -> tuple[list[Change], WatchPosition]:
     """Return channels that moved since then, and a little before, the earliest first."""
+    _commit_each_statement(connection)
     start: Combinable = Now(-look_back)
     if position.looked_until is not None:
         since = Value(position.looked_until - OVERLAP, DateTimeField())
@@ -88,6 +90,15 @@ def _behind(found: Sequence[Change], position: WatchPosition, *, is_full: bool) 
     # Behind a full page others follow: what was looked at is not looked at again before them.
     overlap = OVERLAP if is_full else timedelta()
     return replace(position, looked_until=found[-1].at + overlap)
+
+
+def _commit_each_statement(connection: BaseDatabaseWrapper) -> None:
+    """Overrule `AUTOCOMMIT = False`, where nobody would commit what the lease says.
+
+    Only whoever watches is here, in a thread or a process of its own.
+    """
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        connection.set_autocommit(True)
 
 
 def _write(connection: BaseDatabaseWrapper, holder: str, seconds: float) -> bool:

@@ -247,6 +247,24 @@ def test_the_command_looks_once_whoever_has_the_lease(default_database, proxy):
     assert probed(proxy) == [("a", "1")]
 
 
+WITHOUT_AUTOCOMMIT = """
+from django.db import connections
+from django_eventstream.backends import get_storage
+from django_eventstream.watch import Watch
+watch = Watch(get_storage())
+watch.turn()
+assert watch.is_holder
+connections.close_all()
+"""
+
+
+def test_the_lease_is_committed_where_the_project_commits_by_hand(default_database, proxy):
+    """With `AUTOCOMMIT = False` nobody did, and each process thought that it had the lease."""
+    database = {**default_database.settings, "AUTOCOMMIT": False}
+    run_python(WITHOUT_AUTOCOMMIT, database=database, settings={"GRIP_URL": proxy.url})
+    assert not get_storage().take_lease("other", 10).is_held
+
+
 # The thread
 
 
