@@ -59,6 +59,11 @@ class Site:
     def client(self, channel: str, **options) -> StreamClient:
         return StreamClient(f"{self.proxy.url}/events/?channel={channel}", **options)
 
+    def wait_quiet(self, client: StreamClient) -> None:
+        """Waits until the proxy asked what it asks a second after a channel's first subscriber."""
+        client.wait_open()
+        wait_until(lambda: "/events/_next/" in self.proxy.log_text())
+
     def run_cut_off(self, code: str, **values: object) -> None:
         """Runs code in `manage.py shell`, from where no proxy can be reached."""
         unreachable = self.grip_url(f"http://127.0.0.1:{free_port()}")
@@ -110,7 +115,7 @@ def test_the_last_event_of_a_sender_that_is_cut_off_arrives_within_ten_seconds(
 ):
     """It arrived when the proxy asked for the connection by itself: after half an hour or so."""
     with site() as here, here.client(unique_channel) as client:
-        client.wait_open()
+        here.wait_quiet(client)
         here.server.send(*numbered(unique_channel, [1]))
         client.wait_for(1)
         # The second one on a channel that was probed a moment ago.
@@ -126,7 +131,7 @@ def test_the_last_event_of_a_sender_that_is_cut_off_arrives_within_ten_seconds(
 
 def test_when_the_process_that_watches_is_killed_another_goes_on(site, unique_channel):
     with site() as here, here.client(unique_channel) as client:
-        client.wait_open()
+        here.wait_quiet(client)
         holder = here.wait_for_holder()
         os.kill(holder, signal.SIGKILL)
         here.send_cut_off(unique_channel, 1)
@@ -144,7 +149,7 @@ def test_a_revocation_that_no_proxy_heard_of_ends_the_stream_soon(site, unique_c
         headers = here.server.log_in("alice")
         get_user_model().objects.filter(username="alice").update(is_staff=True)
         with here.client(channel, headers=headers) as client:
-            client.wait_open()
+            here.wait_quiet(client)
             here.server.send(*numbered(channel, [1]))
             client.wait_for(1)
             here.run_cut_off(REVOKE, channel=channel)
@@ -154,7 +159,7 @@ def test_a_revocation_that_no_proxy_heard_of_ends_the_stream_soon(site, unique_c
 def test_what_a_killed_sender_committed_arrives_soon_behind_a_proxy(site, unique_channel):
     """It waited for the next send of a process that lives on, or for the proxy to ask."""
     with site() as here, here.client(unique_channel) as client:
-        client.wait_open()
+        here.wait_quiet(client)
         here.server.send(*numbered(unique_channel, [1]))
         client.wait_for(1)
         settings = {"GRIP_URL": here.proxy.grip_url}
