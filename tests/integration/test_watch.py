@@ -388,3 +388,30 @@ def test_wrong_settings_fail_no_request_for_the_sake_of_the_watch(sqlite_only, p
     code = "from django_eventstream.watchman import watchman\nwatchman.stir()\nprint('good')"
     settings = {"GRIP_URL": proxy.url, **wrong}
     assert run_python(code, database=sqlite_only.settings, settings=settings).strip() == "good"
+
+
+CONNECTIONS = """
+from django.db import connection
+from django_eventstream.backends import get_storage
+from django_eventstream.models import Lease
+from django_eventstream.watchman import watchman
+from tests.services.deadline import wait_until
+
+def count():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return cursor.fetchone()
+
+before = count()
+watchman.stir()
+wait_until(lambda: Lease.objects.filter(until__gt=get_storage().now()))
+wait_until(lambda: count() == before)
+assert watchman._thread.is_alive()
+print("good")
+"""
+
+
+def test_no_connection_stays_open_between_two_looks(postgres_only, proxy):
+    settings = {"GRIP_URL": proxy.url}
+    printed = run_python(CONNECTIONS, database=postgres_only.settings, settings=settings)
+    assert printed.strip() == "good"
