@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.core.signals import request_started
 from django.utils.translation import gettext_lazy as _
 
 
@@ -17,10 +18,12 @@ class DjangoEventstreamConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and take part in the watch with each request."""
         import_module("django_eventstream.checks.configuration")
         import_module("django_eventstream.checks.database")
         import_module("django_eventstream.checks.grip")
         import_module("django_eventstream.checks.legacy")
         import_module("django_eventstream.checks.proxies")
         import_module("django_eventstream.checks.redis")
+        watchman = import_module("django_eventstream.watchman").watchman
+        request_started.connect(watchman.stir, dispatch_uid="django_eventstream.watch")

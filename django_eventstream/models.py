@@ -46,3 +46,16 @@ class EventCounter(models.Model):
     def get_or_create(cls, name: str) -> EventCounter:
         """Return the counter of a channel."""
         return cls.objects.get_or_create(name=name)[0]
+
+
+class Lease(models.Model):
+    """Which process watches for all the others, how long still, and how far it has come."""
+
+    name = models.CharField(primary_key=True, max_length=64)
+    holder = models.CharField(max_length=128)
+    until = models.DateTimeField()
+    looked_until = models.DateTimeField(null=True)
+    control_id = models.BigIntegerField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.holder}"

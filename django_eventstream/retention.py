@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from django.utils import timezone
-
 from django_eventstream.backends import get_retention, get_storage
 from django_eventstream.channelmanager import Retention
 from django_eventstream.conf import settings
@@ -84,8 +82,9 @@ class Housekeeper:
 class _Limits:
     """What each channel keeps, asked once for a batch."""
 
-    def __init__(self) -> None:
-        self._now = timezone.now()
+    def __init__(self, storage: Storage) -> None:
+        # A process whose clock is ahead must not remove what is still to be kept.
+        self._now = storage.now()
         self._kept: dict[str, Kept] = {}
         usual = self._since(Retention(settings.RETENTION_SECONDS, settings.RETENTION_COUNT))
         self._any = {usual}
@@ -129,8 +128,9 @@ def after_send(events: Sequence[Event]) -> None:
     if channel is None or storage is None:
         return
     try:
-        room = BATCH_SIZE - sweep_batch(storage)
-        if room and trim_batch(storage, channel, room) == room:
+        limits = _Limits(storage)
+        room = BATCH_SIZE - _sweep_batch(storage, limits)
+        if room and _trim_batch(storage, channel, limits, room) == room:
             _housekeeper.more_is_waiting(channel)
     except Exception:
         # The project's own channel manager is asked, too, and this may be its commit.
@@ -139,7 +139,10 @@ def after_send(events: Sequence[Event]) -> None:
 
 def sweep_batch(storage: Storage) -> int:
     """Remove what has expired of the next thousand events of all channels; return how many."""
-    limits = _Limits()
+    return _sweep_batch(storage, _Limits(storage))
+
+
+def _sweep_batch(storage: Storage, limits: _Limits) -> int:
     found = storage.sweep(_housekeeper.position, BATCH_SIZE, limits)
     goes_on = found.position is not None and limits.may_expire(found.created)
     _housekeeper.position = found.position or 0 if goes_on else 0
@@ -150,7 +153,11 @@ def sweep_batch(storage: Storage) -> int:
 
 def trim_batch(storage: Storage, channel: str, limit: int = BATCH_SIZE) -> int:
     """Remove one batch of the channel's expired events; return how many."""
-    since, count = _Limits().of(channel)
+    return _trim_batch(storage, channel, _Limits(storage), limit)
+
+
+def _trim_batch(storage: Storage, channel: str, limits: _Limits, limit: int) -> int:
+    since, count = limits.of(channel)
     return storage.trim(channel, since, count, limit)
 
 

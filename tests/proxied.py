@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django_eventstream.channelmanager import DefaultChannelManager
 
@@ -56,11 +57,14 @@ class Middleman:
     def __init__(self, control_url: str) -> None:
         self.is_losing = False
         self.lost = 0
+        self.items: list[dict[str, Any]] = []
+        """All that was to be published, lost or not."""
         middleman = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                middleman.items += json.loads(body)["items"]
                 if middleman.is_losing:
                     middleman.lost += 1
                 else:

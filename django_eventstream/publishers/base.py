@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from django_eventstream.events import Event
 
@@ -19,4 +19,15 @@ class Publisher(ABC):
         then it returns once they were taken, or raises `PublishError`. May be called from any
         thread, never inside a transaction of the log. Events of the control channel are for hubs,
         which read them in the log as well.
+        """
+
+    def get_ready(self) -> None:  # noqa: B027
+        """Start what cannot be started any more once the process ends."""
+
+    def probe(self, ids: Mapping[str, int], users: Collection[str | None]) -> None:  # noqa: B027
+        """Let streams find out what they miss of channels (name → last id).
+
+        Those of the users (None: not logged in) ask again whether they may read. This is for what
+        holds streams elsewhere: hubs look for themselves. Blocks, for a bounded time, and raises
+        `PublishError` if nobody could be reached.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from django_eventstream import grip
 from django_eventstream.conf import settings
@@ -15,8 +15,12 @@ from django_eventstream.proxies import channel_prefix, get_proxies
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.publishers.items import BATCH_BYTES, Outcome
 from django_eventstream.publishers.outlet import Outlet, OutletStatistics
+from django_eventstream.watchman import watchman
 
 logger = logging.getLogger(__name__)
+
+PROBE_SECONDS = 10.0
+"""How long probes wait for one of the proxies to take them."""
 
 
 class GripPublisher(Publisher):
@@ -31,6 +35,7 @@ class GripPublisher(Publisher):
 
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
         """See `Publisher.publish()`. What ends streams makes the proxies ask again for them."""
+        watchman.stir()
         for change in filter(None, map(parse_disconnect, _of_control(events))):
             self.disconnect(change.user_id, change.channel)
         told = [event for event in events if event.channel != CONTROL_CHANNEL]
@@ -49,14 +54,23 @@ class GripPublisher(Publisher):
             outlet.put_later(hint)
         self._put(hint, {}, wait=False)
 
-    def watch(self, ids: Mapping[str, int]) -> None:
-        """Probe channels (name → last id) that fall silent, for senders that do not live on."""
+    def get_ready(self) -> None:
+        """See `Publisher.get_ready()`. Threads that post begin, and end when they are idle."""
         for outlet in self._outlets:
-            outlet.watch(ids)
+            outlet.watch({})
 
-    def probe(self, ids: Mapping[str, int]) -> None:
-        """Probe channels (name → last id) now, once."""
-        self._put([self._encode_probe(*at) for at in ids.items()], {}, wait=False)
+    def probe(self, ids: Mapping[str, int], users: Collection[str | None]) -> None:
+        """See `Publisher.probe()`. It is enough if one proxy takes it: the others try on."""
+        hints = [grip.encode_item(grip.recheck_item(user, self._prefix)) for user in users]
+        bodies = [*(self._encode_probe(*at) for at in ids.items()), *hints]
+        outcomes = [Outcome(len(bodies)) for _ in self._outlets]
+        started = time.monotonic()
+        for outlet, outcome in zip(self._outlets, outcomes, strict=True):
+            outlet.put_later(hints)
+            outlet.put(bodies, {}, outcome)
+        errors = [outcome.wait(started, PROBE_SECONDS) for outcome in outcomes]
+        if None not in errors:
+            raise PublishError("no GRIP proxy can be reached")
 
     @property
     def statistics(self) -> list[OutletStatistics]:

@@ -46,10 +46,14 @@ class Outcome:
             self.error = error
             self._is_known.set()
 
-    def wait(self, since: float) -> Exception | None:
-        """Return what went wrong, or None: all was posted. Waits `seconds` from then at most."""
-        if not self._is_known.wait(since + self.seconds - time.monotonic()):
-            return PublishError(f"not within {self.seconds:g} s")
+    def wait(self, since: float, most: float = inf) -> Exception | None:
+        """Return what went wrong, or None: all was posted.
+
+        Waits `seconds` from then at most, or `most` if that is less.
+        """
+        seconds = min(self.seconds, most)
+        if not self._is_known.wait(since + seconds - time.monotonic()):
+            return PublishError(f"not within {seconds:g} s")
         return self.error
 
 

@@ -245,7 +245,7 @@ class Outlet:
             self.statistics.failures += 1
             for item in batch:
                 if item.probe is not None:
-                    self._probes.note(*item.probe, time.monotonic())
+                    self._probes.failed(*item.probe, time.monotonic())
             self._tell_waiting(error)
 
     def _tell_waiting(self, error: Exception) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.utils import timezone
+
 from django_eventstream.events import Event
 
 
@@ -22,6 +24,41 @@ class LogPosition:
 
     unnumbered: frozenset[str] = frozenset()
     """Channels with committed events that whoever sent them left behind without a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPosition:
+    """How far the watch has come that one process keeps for all."""
+
+    looked_until: datetime | None = None
+    """What moved up to then, by the log's clock, was dealt with; None if nobody ever looked."""
+
+    control_id: int | None = None
+    """The last message of the control channel that was dealt with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a process learns that asks to keep the watch."""
+
+    is_held: bool
+    """Whether it is to keep the watch itself, from `position` on."""
+
+    seconds: float
+    """How long somebody else has the lease still, unless it is renewed."""
+
+    position: WatchPosition
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A channel that was sent to."""
+
+    channel: str
+    last_id: int
+
+    at: datetime
+    """When, by the log's clock."""
 
 
 Limits = Callable[[str], tuple[datetime | None, int | None]]
@@ -51,6 +88,9 @@ class Storage(ABC):
 
     supports_outbox: bool = False
     """Whether `stage()` and `number()` work: events can join the caller's transaction."""
+
+    supports_watch: bool = False
+    """Whether one process of many can watch what moves: the three methods for it work."""
 
     @property
     def feed(self) -> str | None:
@@ -109,6 +149,35 @@ class Storage(ABC):
         Raises NotImplementedError where nobody keeps count.
         """
         raise NotImplementedError
+
+    def take_lease(self, holder: str, seconds: float) -> Lease:
+        """Take the watch for so many seconds, if no other process has it."""
+        raise NotImplementedError
+
+    def renew_lease(self, holder: str, seconds: float, position: WatchPosition) -> bool:
+        """Keep the watch for so many seconds from now, and note how far it has come.
+
+        With 0 seconds the next who asks takes it. Returns False if another has it already.
+        """
+        raise NotImplementedError
+
+    def changed_since(
+        self, position: WatchPosition, look_back: float, silence: float, limit: int
+    ) -> tuple[Sequence[Change], WatchPosition]:
+        """Return up to `limit` channels that moved behind the position, and where to go on.
+
+        They moved at most `look_back` seconds ago, and not any more for `silence` seconds. One may
+        be returned again: what becomes visible late must not be missed. The control channel is
+        one of them.
+        """
+        raise NotImplementedError
+
+    def now(self) -> datetime:
+        """Return the time by the clock that tells when events were stored.
+
+        It is that of this process, unless the backend has one for all.
+        """
+        return timezone.now()
 
     @property
     def alias(self) -> str | None:

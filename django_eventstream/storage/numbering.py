@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.models import Event, EventCounter
+from django_eventstream.storage.clock import sql_time_of_row
 
 EVENT_TABLE = Event._meta.db_table
 COUNTER_TABLE = EventCounter._meta.db_table
@@ -28,10 +29,10 @@ the 8,000 bytes that PostgreSQL takes."""
 _LAST_EVENT = f"SELECT COALESCE(MAX(eid), 0) FROM {EVENT_TABLE} WHERE channel = %(name)s"
 _FIRST_VALUE = (
     f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"
-    f" VALUES (CAST(%(name)s AS varchar(255)), ({_LAST_EVENT}) + %(count)s, %(now)s)"
+    f" VALUES (CAST(%(name)s AS varchar(255)), ({_LAST_EVENT}) + %(count)s, {{now}})"
 )
 _NEXT_VALUE = (
-    f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = %(now)s WHERE name = %(name)s"
+    f"UPDATE {COUNTER_TABLE} SET value = value + %(count)s, updated = {{now}} WHERE name = %(name)s"
 )
 
 _UNCOMMITTED = "eventstream_uncommitted"
@@ -65,15 +66,15 @@ def is_uncommitted(error: Exception) -> bool:
     return getattr(error, _UNCOMMITTED, False)
 
 
-def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int, now: Any) -> int:
+def take_numbers(connection: BaseDatabaseWrapper, channel: str, count: int) -> int:
     """Take the channel's next `count` ids and return the last; 0 takes none, but locks.
 
-    Needs an open transaction. `now` is the time as the database takes it.
+    Needs an open transaction.
     """
-    parameters = {"name": channel, "count": count, "now": now}
+    parameters = {"name": channel, "count": count}
     take = _take_by_last_insert_id if connection.vendor == "mysql" else _take_by_returning
     with connection.cursor() as cursor:
-        return take(cursor, parameters)
+        return take(cursor, parameters, sql_time_of_row(connection))
 
 
 def is_read_committed(connection: BaseDatabaseWrapper) -> bool:
@@ -85,12 +86,12 @@ def is_read_committed(connection: BaseDatabaseWrapper) -> bool:
     return str(getattr(level, "name", level)).lower().replace("_", " ") == "read committed"
 
 
-def _take_by_returning(cursor: Any, parameters: dict[str, Any]) -> int:
-    cursor.execute(f"{_NEXT_VALUE} RETURNING value", parameters)
+def _take_by_returning(cursor: Any, parameters: dict[str, Any], now: str) -> int:
+    cursor.execute(f"{_NEXT_VALUE.format(now=now)} RETURNING value", parameters)
     row = cursor.fetchone()
     if row is None:
         cursor.execute(
-            f"{_FIRST_VALUE} ON CONFLICT (name) DO UPDATE"
+            f"{_FIRST_VALUE.format(now=now)} ON CONFLICT (name) DO UPDATE"
             f" SET value = {COUNTER_TABLE}.value + %(count)s RETURNING value",
             parameters,
         )
@@ -98,9 +99,10 @@ def _take_by_returning(cursor: Any, parameters: dict[str, Any]) -> int:
     return int(row[0])
 
 
-def _take_by_last_insert_id(cursor: Any, parameters: dict[str, Any]) -> int:
+def _take_by_last_insert_id(cursor: Any, parameters: dict[str, Any], now: str) -> int:
     """MySQL has no RETURNING; LAST_INSERT_ID(x) brings x back in the answer to the UPDATE."""
     statement = _NEXT_VALUE.replace("value + %(count)s", "LAST_INSERT_ID(value + %(count)s)")
+    statement = statement.format(now=now)
     cursor.execute(statement, parameters)
     if not cursor.rowcount:
         # In a statement of its own: as part of the INSERT it would lock the table's auto-increment,
@@ -109,7 +111,7 @@ def _take_by_last_insert_id(cursor: Any, parameters: dict[str, Any]) -> int:
         [[last]] = cursor.fetchall()
         cursor.execute(
             f"INSERT INTO {COUNTER_TABLE} (name, value, updated)"
-            " VALUES (%(name)s, %(last)s, %(now)s) ON DUPLICATE KEY UPDATE name = name",
+            f" VALUES (%(name)s, %(last)s, {now}) ON DUPLICATE KEY UPDATE name = name",
             {**parameters, "last": last},
         )
         cursor.execute(statement, parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from importlib.util import find_spec
 
 from django.db import connections, router
@@ -14,8 +14,9 @@ from django_eventstream import models
 from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
-from django_eventstream.storage import trimming
-from django_eventstream.storage.base import Limits, LogPosition, Sweep
+from django_eventstream.storage import trimming, watching
+from django_eventstream.storage.base import Change, Lease, Limits, LogPosition, Sweep, WatchPosition
+from django_eventstream.storage.clock import read_now
 from django_eventstream.storage.errors import translated_errors, translated_errors_of_writing
 from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.numbering import own_transaction
@@ -32,10 +33,6 @@ EPOCH_NAME = ""
 
 POSTGRES_FEED = "django_eventstream.feeds.postgres.PostgresFeed"
 
-LEFT_BEHIND = timedelta(seconds=1)
-"""An event that has waited longer for its number than this is nobody's: its sender would have
-numbered it right after the commit."""
-
 NAMES_PER_QUESTION = 10_000
 """Channels of one SELECT; SQLite takes 32,766 parameters."""
 
@@ -48,6 +45,7 @@ class DjangoModelStorage(LegacyMethods):
     """
 
     supports_outbox = True
+    supports_watch = True
 
     def __init__(self, using: str | None = None) -> None:
         self._using = using
@@ -93,11 +91,10 @@ class DjangoModelStorage(LegacyMethods):
         unnumbered: set[str] = set()
         epoch = 0
         connection = self._connection
-        left_behind_before = timezone.now() - LEFT_BEHIND
         with translated_errors(connection):
             for start in range(0, len(names) or 1, NAMES_PER_QUESTION):
                 asked = [*names[start : start + NAMES_PER_QUESTION], EPOCH_NAME]
-                for name, value in read_positions(connection, asked, left_behind_before):
+                for name, value in read_positions(connection, asked):
                     if value is None:
                         unnumbered.add(name)
                     elif name == EPOCH_NAME:
@@ -116,6 +113,28 @@ class DjangoModelStorage(LegacyMethods):
         connection = self._connection
         with translated_errors(connection):
             return trimming.sweep(connection, position, limit, limits)
+
+    def take_lease(self, holder: str, seconds: float) -> Lease:
+        """See `Storage.take_lease()`. One statement while somebody else has it."""
+        with translated_errors(self._connection):
+            return watching.take_lease(self._connection, holder, seconds)
+
+    def renew_lease(self, holder: str, seconds: float, position: WatchPosition) -> bool:
+        """See `Storage.renew_lease()`. One statement."""
+        with translated_errors(self._connection):
+            return watching.renew_lease(self._connection, holder, seconds, position)
+
+    def changed_since(
+        self, position: WatchPosition, look_back: float, silence: float, limit: int
+    ) -> tuple[list[Change], WatchPosition]:
+        """See `Storage.changed_since()`. One statement."""
+        with translated_errors(self._connection):
+            return watching.changed_since(self._connection, position, look_back, silence, limit)
+
+    def now(self) -> datetime:
+        """See `Storage.now()`. One statement: the clock is the database's."""
+        with translated_errors(self._connection):
+            return read_now(self._connection)
 
     def is_in_transaction(self) -> bool:
         """See `Storage.is_in_transaction()`."""

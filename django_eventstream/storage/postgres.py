@@ -13,6 +13,7 @@ from typing import Any
 
 from django_eventstream.conf import settings
 from django_eventstream.events import Event
+from django_eventstream.storage.clock import TIME_OF_ROW
 from django_eventstream.storage.numbering import (
     COUNTER_TABLE,
     EVENT_TABLE,
@@ -29,11 +30,11 @@ _TELL = f"CASE WHEN %(tell)s THEN pg_notify('{NOTIFY_CHANNEL}', value || ':' || 
 
 _APPEND_ONE = f"""
 WITH counter AS (
-  UPDATE {COUNTER_TABLE} SET value = value + 1, updated = %(now)s WHERE name = %(name)s
+  UPDATE {COUNTER_TABLE} SET value = value + 1, updated = {TIME_OF_ROW} WHERE name = %(name)s
   RETURNING name, value, {_TELL}
 )
 INSERT INTO {EVENT_TABLE} ({COLUMNS})
-SELECT name, %(type)s, %(data)s, value, %(skip)s, %(now)s FROM counter
+SELECT name, %(type)s, %(data)s, value, %(skip)s, {TIME_OF_ROW} FROM counter
 RETURNING eid"""
 
 # One parameter of JSON is read faster than thousands are, or than arrays.
@@ -51,20 +52,20 @@ locked AS MATERIALIZED (
   ORDER BY name COLLATE "C" FOR UPDATE
 ),
 counter AS (
-  UPDATE {COUNTER_TABLE} SET value = value + count, updated = %(now)s FROM wanted
+  UPDATE {COUNTER_TABLE} SET value = value + count, updated = {TIME_OF_ROW} FROM wanted
   WHERE name = channel AND (SELECT COUNT(*) FROM locked) = (SELECT COUNT(*) FROM wanted)
   RETURNING name, value - count AS before, {_TELL}
 ),
 inserted AS (
   INSERT INTO {EVENT_TABLE} ({COLUMNS})
-  SELECT name, type, data, before + n, skip, %(now)s FROM sent JOIN counter ON name = channel
+  SELECT name, type, data, before + n, skip, {TIME_OF_ROW} FROM sent JOIN counter ON name = channel
   ORDER BY n
 )
 SELECT name, before FROM counter"""
 
 _STAGE_MANY = f"""
 INSERT INTO {EVENT_TABLE} ({COLUMNS})
-SELECT channel, type, data, NULL, skip, %(now)s FROM ({_SENT}) AS sent"""
+SELECT channel, type, data, NULL, skip, {TIME_OF_ROW} FROM ({_SENT}) AS sent"""
 
 # No row if the counter moved on since the statement began, for what it found may have ids by now;
 # a row of NULLs if it found nothing, which then takes no lock.
@@ -75,7 +76,7 @@ found AS MATERIALIZED (
   FROM {COUNTER_TABLE} WHERE name = %(name)s
 ),
 counter AS (
-  UPDATE {COUNTER_TABLE} SET value = value + count, updated = %(now)s FROM found
+  UPDATE {COUNTER_TABLE} SET value = value + count, updated = {TIME_OF_ROW} FROM found
   WHERE name = %(name)s AND value = before AND count > 0
   RETURNING before, {_TELL}
 ),
@@ -98,7 +99,7 @@ class PostgresWriter(Writer):
         if len(events) != 1:
             return self._append_many(events) if events else []
         [event] = events
-        _, kind, data, _, skip, _ = to_columns(event, self._now)
+        _, kind, data, _, skip = to_columns(event)
         parameters = {"name": event.channel, "type": kind, "data": data, "skip": skip}
         [[number]] = self._execute_alone(_APPEND_ONE, parameters, [event.channel])
         return [event.with_id(number)]
@@ -110,7 +111,7 @@ class PostgresWriter(Writer):
         else:
             sent = json.dumps([self._as_item(event) for event in events])
             with self._connection.cursor() as cursor:
-                cursor.execute(_STAGE_MANY, {"events": sent, "now": self._now})
+                cursor.execute(_STAGE_MANY, {"events": sent})
 
     def number(self, channel: str) -> list[Event]:
         """See `Writer.number()`."""
@@ -127,7 +128,7 @@ class PostgresWriter(Writer):
         return with_ids(events, {channel: before + 1 for channel, before in rows})
 
     def _as_item(self, event: Event, n: int = 0) -> dict[str, Any]:
-        channel, kind, data, _, skip, _ = to_columns(event, self._now)
+        channel, kind, data, _, skip = to_columns(event)
         return {"channel": channel, "n": n, "type": kind, "data": data, "skip": skip}
 
     def _execute_alone(
@@ -144,11 +145,11 @@ class PostgresWriter(Writer):
                     return rows
         with own_transaction(self._connection):
             for channel in channels:
-                take_numbers(self._connection, channel, 0, self._now)
+                take_numbers(self._connection, channel, 0)
             return self._execute(statement, parameters)
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         tell = settings.POSTGRES_NOTIFY
         with self._connection.cursor() as cursor:
-            cursor.execute(statement, {**parameters, "now": self._now, "tell": tell})
+            cursor.execute(statement, {**parameters, "tell": tell})
             return list(cursor.fetchall())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.events import Event
+from django_eventstream.storage.clock import sql_now
 from django_eventstream.storage.numbering import COUNTER_TABLE, EVENT_TABLE
 from django_eventstream.storage.rows import make_event
 
@@ -41,7 +41,12 @@ _BOUNDED_PAGE = {
 _OLDEST_ID = f"SELECT MIN(eid) FROM {EVENT_TABLE} WHERE channel = %s AND eid > %s"
 _LAST_ID = f"SELECT value FROM {COUNTER_TABLE} WHERE name = %s"
 
-_LEFT_BEHIND = f"SELECT channel, eid FROM {EVENT_TABLE} WHERE eid IS NULL AND created < %s"
+_LEFT_BEHIND = f"SELECT channel, eid FROM {EVENT_TABLE} WHERE eid IS NULL AND created NOT BETWEEN"
+
+LEFT_BEHIND = 1.0
+"""An event that has waited longer for its number than so many seconds is nobody's: its sender would
+have numbered it right after the commit. One from the future was written by another clock than the
+database's, and nobody knows how long it waits: it is numbered at once, which harms nobody."""
 
 
 def read_page(
@@ -74,16 +79,15 @@ def read_last_id(connection: BaseDatabaseWrapper, channel: str) -> int | None:
 
 
 def read_positions(
-    connection: BaseDatabaseWrapper, names: Sequence[str], left_behind_before: datetime
+    connection: BaseDatabaseWrapper, names: Sequence[str]
 ) -> list[tuple[str, int | None]]:
     """Return the last id by counter, and None by channel with an event left behind."""
-    before = connection.ops.adapt_datetimefield_value(left_behind_before)
+    fresh = f"{sql_now(connection, -LEFT_BEHIND)} AND {sql_now(connection, LEFT_BEHIND)}"
     # PostgreSQL takes all names as one parameter.
     is_array = connection.vendor == "postgresql"
-    statement = _positions_statement(None if is_array else len(names))
-    parameters = [list(names), before] if is_array else [*names, before]
+    statement = f"{_positions_statement(None if is_array else len(names))} {fresh}"
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, [list(names)] if is_array else names)
         return list(cursor.fetchall())
 
 

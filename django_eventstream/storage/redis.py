@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -144,6 +144,11 @@ class RedisStorage(LegacyMethods):
         oldest = "" if before is None else int(before.timestamp() * 1000)
         arguments = [channel, oldest, "" if keep is None else keep, limit]
         return int(self._run(ready.scripts.trim, [ready.stream(channel)], arguments))
+
+    def now(self) -> datetime:
+        """See `Storage.now()`. One round trip: the clock is the server's."""
+        seconds, microseconds = self._try(self._ready_to_ask().client.time)
+        return datetime.fromtimestamp(seconds + microseconds / 1_000_000, tz=timezone.utc)
 
     def begin_epoch(self) -> int:
         """See `Storage.begin_epoch()`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from django_eventstream.events import Event
 
@@ -13,13 +12,13 @@ _NOBODY: frozenset[str] = frozenset()
 _scan = json.JSONDecoder().raw_decode
 
 
-def to_columns(event: Event, now: Any) -> tuple[Any, ...]:
-    """Return channel, type, data, eid, skip_user_ids and created, as they are stored.
+def to_columns(event: Event) -> tuple[str, str, str, int | None, str | None]:
+    """Return channel, type, data, eid and skip_user_ids, as they are stored.
 
     All but the names is written in ASCII, which any table takes.
     """
     skip_user_ids = json.dumps(sorted(event.skip_user_ids)) if event.skip_user_ids else None
-    return event.channel, event.type, json.dumps(event.data), event.id, skip_user_ids, now
+    return event.channel, event.type, json.dumps(event.data), event.id, skip_user_ids
 
 
 def make_event(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
 from django_eventstream.events import Event
 from django_eventstream.storage.numbering import (
@@ -21,8 +20,8 @@ from django_eventstream.storage.writing import STAGED, Writer
 
 
 def make_writer(connection: BaseDatabaseWrapper) -> Writer:
-    """Return what writes to this database, with the time of now."""
-    return _WRITERS.get(connection.vendor, SQLiteWriter)(connection, timezone.now())
+    """Return what writes to this database."""
+    return _WRITERS.get(connection.vendor, SQLiteWriter)(connection)
 
 
 class SQLiteWriter(Writer):
@@ -51,10 +50,10 @@ class SQLiteWriter(Writer):
             rows = self._number_staged(channel)
             if not rows:
                 # Nothing is staged, or there is no counter yet.
-                take_numbers(self._connection, channel, 0, self._now)
+                take_numbers(self._connection, channel, 0)
                 rows = self._number_staged(channel)
             if rows:
-                take_numbers(self._connection, channel, len(rows), self._now)
+                take_numbers(self._connection, channel, len(rows))
         return [make_event(channel, *row) for row in sorted(rows)]
 
     def _number_staged(self, channel: str) -> list[tuple[Any, ...]]:
@@ -74,7 +73,7 @@ class MySQLWriter(Writer):
 
     def number(self, channel: str) -> list[Event]:
         with own_transaction(self._connection):
-            last = take_numbers(self._connection, channel, 0, self._now)
+            last = take_numbers(self._connection, channel, 0)
             with self._connection.cursor() as cursor:
                 cursor.execute(self._FIND_STAGED, {"name": channel})
                 rows = list(cursor.fetchall())
@@ -84,7 +83,7 @@ class MySQLWriter(Writer):
                     statement = self._WRITE_IDS.format(table=EVENT_TABLE, ids=ids)
                     cursor.execute(statement, [last + start])
             if rows:
-                take_numbers(self._connection, channel, len(rows), self._now)
+                take_numbers(self._connection, channel, len(rows))
         return [make_event(channel, last + n, *row[1:]) for n, row in enumerate(rows, 1)]
 
 

@@ -8,53 +8,55 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.events import Event
+from django_eventstream.storage.clock import sql_time_of_row
 from django_eventstream.storage.numbering import EVENT_TABLE, own_transaction, take_numbers
 from django_eventstream.storage.rows import to_columns
 
 COLUMNS = "channel, type, data, eid, skip_user_ids, created"
 STAGED = f"FROM {EVENT_TABLE} WHERE channel = %(name)s AND eid IS NULL"
 
-_INSERT = f"INSERT INTO {EVENT_TABLE} ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s)"
+_BATCH_ROWS = 500
+_BATCH_CHARACTERS = 64 * 1024
+"""Of one INSERT. A server takes 16 MB at most, unless it is told otherwise."""
 
 
 class Writer(ABC):
     """Writes through one connection, whose errors are raised as they are."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, now: datetime) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
-        self._now = connection.ops.adapt_datetimefield_value(now)
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """Store events with the next ids of their channels, in a transaction of its own."""
         with own_transaction(self._connection):
             numbered = with_ids(events, self._take_numbers(events))
-            self._insert(numbered)
+            self._insert(_batches(numbered))
         return numbered
 
     def stage(self, events: Sequence[Event]) -> None:
         """Store events as they are, all or none, as part of the transaction that is open."""
-        if len(events) < 2:
-            self._insert(events)
+        batches = list(_batches(events))
+        if len(batches) < 2:
+            self._insert(batches)
             return
-        # Many statements: without a savepoint those before one that fails would stay, if the caller
-        # goes on.
+        # Without a savepoint those before one that fails would stay, if the caller goes on.
         with transaction.atomic(self._connection.alias):
-            self._insert(events)
+            self._insert(batches)
 
-    def _insert(self, events: Sequence[Event]) -> None:
-        rows = [to_columns(event, self._now) for event in events]
+    def _insert(self, batches: Iterable[list[tuple[Any, ...]]]) -> None:
+        row = f"(%s, %s, %s, %s, %s, {sql_time_of_row(self._connection)})"
         with self._connection.cursor() as cursor:
-            if len(rows) == 1:
-                cursor.execute(_INSERT, rows[0])
-            elif rows:
-                cursor.executemany(_INSERT, rows)
+            for rows in batches:
+                values = ", ".join([row] * len(rows))
+                statement = f"INSERT INTO {EVENT_TABLE} ({COLUMNS}) VALUES {values}"
+                cursor.execute(statement, [column for each in rows for column in each])
 
     @abstractmethod
     def number(self, channel: str) -> list[Event]:
@@ -65,9 +67,24 @@ class Writer(ABC):
         counts = Counter(event.channel for event in events)
         # Locks are taken in the order of names, so that two senders cannot wait for each other.
         return {
-            channel: take_numbers(self._connection, channel, count, self._now) - count + 1
+            channel: take_numbers(self._connection, channel, count) - count + 1
             for channel, count in sorted(counts.items())
         }
+
+
+def _batches(events: Sequence[Event]) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the columns of the events in batches, however long one event is."""
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for event in events:
+        columns = to_columns(event)
+        size += len(columns[2])
+        if rows and (size > _BATCH_CHARACTERS or len(rows) == _BATCH_ROWS):
+            yield rows
+            rows, size = [], len(columns[2])
+        rows.append(columns)
+    if rows:
+        yield rows
 
 
 def with_ids(events: Sequence[Event], next_ids: Mapping[str, int]) -> list[Event]:

@@ -16,6 +16,7 @@ from tests.services.python import manage
 
 APP = "django_eventstream"
 FIRST = f"{APP}_event"
+LATEST = "0004"
 
 OLD_EVENT = """
 INSERT INTO django_eventstream_event (channel, type, data, eid, created)
@@ -40,7 +41,7 @@ def old_tables(default_database):
         cursor.execute("DELETE FROM django_eventstream_event")
         cursor.execute("DELETE FROM django_eventstream_eventcounter")
     migrate(default_database, "0001")
-    migrate(default_database, "0003")
+    migrate(default_database, LATEST)
 
 
 def write(*rows: tuple[str, list]) -> None:
@@ -95,7 +96,7 @@ def test_a_predecessors_events_stay_and_its_ids_go_on(old_tables):
         (OLD_EVENT, ["a", '"2"', 2]),
         (OLD_COUNTER, ["a", 2]),
     )
-    migrate(old_tables, "0003")
+    migrate(old_tables, LATEST)
     assert [event.id for event in get_storage().read("a", 1, 9)] == [2]
     assert send_event("a", "message", 3).id == 3
     assert [event.data for event in get_storage().read("a", 0, 9)] == ["1", "2", "3"]
@@ -125,7 +126,7 @@ def test_going_back_numbers_what_was_waiting(default_database):
         assert columns(FIRST)["eid"] is False
         assert ("eid",) in indexed(FIRST)
     finally:
-        migrate(default_database, "0003")
+        migrate(default_database, LATEST)
     assert [event.data for event in get_storage().read("a", 0, 9)] == ['"sent"', "waiting"]
     assert send_event("a", "message", 3).id == 3
 
@@ -134,14 +135,14 @@ def test_back_and_forth_leaves_no_difference(default_database):
     before = columns(FIRST), indexed(FIRST), indexed(f"{APP}_eventcounter")
     send_event("a", "message", 1)
     migrate(default_database, "0001")
-    migrate(default_database, "0003")
+    migrate(default_database, LATEST)
     assert (columns(FIRST), indexed(FIRST), indexed(f"{APP}_eventcounter")) == before
     assert send_event("a", "message", 2).id == 2
 
 
 def test_nameless_channels_of_the_predecessor_are_not_taken_for_the_epoch(old_tables):
     write((OLD_EVENT, ["", '"1"', 1]), (OLD_COUNTER, ["", 7]), (OLD_COUNTER, ["a", 1]))
-    migrate(old_tables, "0003")
+    migrate(old_tables, LATEST)
     position = get_storage().get_position(["a"])
     assert (position.ids, position.epoch) == ({"a": 1}, 0)
     assert table() == []
@@ -153,7 +154,7 @@ def old_mariadb_tables(mariadb_only):
     yield mariadb_only
     write(("DELETE FROM django_eventstream_event", []))
     write(("DELETE FROM django_eventstream_eventcounter", []))
-    migrate(mariadb_only, "0003")
+    migrate(mariadb_only, LATEST)
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_channels_that_shared_a_counter_get_their_own(old_mariadb_tables):
         (OLD_EVENT, ["room", '"3"', 3]),
         (OLD_COUNTER, ["room", 3]),
     )
-    migrate(old_mariadb_tables, "0003")
+    migrate(old_mariadb_tables, LATEST)
     assert dict(get_storage().get_position(["room", "ROOM", "Room"]).ids) == {
         "room": 3,
         "ROOM": 2,
@@ -193,7 +194,7 @@ def test_going_back_with_names_that_are_only_alike_is_refused_in_words(mariadb_o
     ):
         migrate(mariadb_only, "0002")
     assert send_event("ROOM", "message", 2).id == 2
-    migrate(mariadb_only, "0003")
+    migrate(mariadb_only, LATEST)
 
 
 def test_old_tables_of_another_character_set_take_every_name(old_mariadb_tables):
@@ -205,7 +206,7 @@ def test_old_tables_of_another_character_set_take_every_name(old_mariadb_tables)
             )
         )
     write((OLD_EVENT, ["caf\u00e9", '"1"', 1]), (OLD_COUNTER, ["caf\u00e9", 1]))
-    migrate(old_mariadb_tables, "0003")
+    migrate(old_mariadb_tables, LATEST)
     assert send_event("caf\u00e9", "typ\u00e9💥", 2).id == 2
     assert [event.type for event in get_storage().read("caf\u00e9", 0, 9)] == [
         "message",

@@ -17,6 +17,7 @@ from django_eventstream import get_current_event_id, retention, send_event, send
 from django_eventstream.backends import get_storage
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.models import Event, EventCounter
+from django_eventstream.storage.base import WatchPosition
 
 TABLE = Event._meta.db_table
 COUNTERS = EventCounter._meta.db_table
@@ -207,6 +208,16 @@ def test_every_question_and_every_removal_uses_an_index(many_events):
     for sql in questions:
         assert_uses_indexes(sql)
     assert_reads_only_its_channel(found[0])
+
+
+def test_what_moved_lately_is_found_by_an_index(default_database):
+    fill(MANY, 3)
+    log = get_storage()
+    for position in (WatchPosition(), WatchPosition(log.now())):
+        with statements() as found:
+            log.changed_since(position, 2_160, 2, 5_000)
+        assert len(found) == 1
+        assert re.search(r"eventcounter_updated", plan(found[0])), plan(found[0])
 
 
 def assert_reads_only_its_channel(sql: str) -> None:

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
-from datetime import datetime, timedelta
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, close_old_connections, router
-from django.utils import timezone
+from django.db import close_old_connections
 
-from django_eventstream.backends import get_publishers, get_storage
-from django_eventstream.events import CONTROL_CHANNEL
-from django_eventstream.exceptions import StorageUnavailableError
-from django_eventstream.models import EventCounter
+from django_eventstream.backends import get_storage
+from django_eventstream.exceptions import PublishError, StorageUnavailableError
 from django_eventstream.outbox import relay_left_behind
-from django_eventstream.publishers.grip import GripPublisher
-from django_eventstream.storage.orm import DjangoModelStorage
 from django_eventstream.transactions import owned_thread
-
-LOOK_BACK = timedelta(minutes=1)
-"""How far back the first look goes: earlier gaps were found by earlier probes, or by recovery."""
-
-OVERLAP = timedelta(seconds=10)
-"""Clocks of machines differ, and transactions become visible late."""
+from django_eventstream.watch import ABSTAIN_SECONDS, Watch
 
 
 class Command(BaseCommand):
     help = (
-        "Announces events that were committed by a process which ended before it could, and tells "
-        "GRIP proxies of the last event of channels that fell silent, so that streams find what a "
-        "lost announcement left out. Every process that streams or sends does the first as well; "
-        "run this beside short-lived senders behind a proxy. Runs until it is interrupted."
+        "Announces events that were committed by a process which ended before it could, and lets "
+        "streams behind GRIP proxies find what a lost announcement left out. Every process of the "
+        "site that answers or sends takes part in this; run the command where none lives on. With "
+        "several, one works, and another goes on when it ends. Runs until it is interrupted."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -43,42 +33,58 @@ class Command(BaseCommand):
 
     @owned_thread()
     def handle(self, *args: Any, once: bool, interval: float, **options: Any) -> None:
-        if get_storage() is None:
+        storage = get_storage()
+        if storage is None:
             raise CommandError("EVENTSTREAM_STORAGE_CLASS is None: no events are stored.")
-        since = timezone.now() - LOOK_BACK
+        watch = Watch(storage, interval) if storage.supports_watch else None
+        if once:
+            self._look_once(watch)
+        else:
+            self._look_until_interrupted(watch, interval)
+
+    def _look_once(self, watch: Watch | None) -> None:
+        try:
+            self._tell(relay_left_behind() if watch is None else _look(watch))
+        except (StorageUnavailableError, PublishError) as error:
+            raise CommandError(f"It cannot be done now: {error}") from error
+
+    def _look_until_interrupted(self, watch: Watch | None, interval: float) -> None:
         try:
             while True:
-                since = self._look(since, is_last=once)
-                if once:
-                    return
+                pause = self._turn(watch, interval)
                 close_old_connections()
-                time.sleep(interval)
+                time.sleep(pause)
         except KeyboardInterrupt:
-            return
+            if watch is not None:
+                with suppress(StorageUnavailableError):  # else the next one waits until it is over
+                    watch.release()
 
-    def _look(self, since: datetime, *, is_last: bool) -> datetime:
-        now = timezone.now()
+    def _turn(self, watch: Watch | None, interval: float) -> float:
+        relayed = 0 if watch is None else watch.relayed
+        pause = interval
         try:
-            if count := relay_left_behind():
-                self.stdout.write(f"{count} events that were left behind are on their way.")
-            changed = _changed_since(since)
-        except (StorageUnavailableError, DatabaseError) as error:
-            if is_last:
-                raise CommandError(f"The event log cannot be read: {error}") from error
+            if watch is None:
+                self._tell(relay_left_behind())
+            else:
+                pause = watch.turn()
+        except StorageUnavailableError as error:
             self.stderr.write(f"The event log cannot be read now: {error}")
-            return since
-        for publisher in get_publishers():
-            if isinstance(publisher, GripPublisher) and changed:
-                (publisher.probe if is_last else publisher.watch)(changed)
-        return now - OVERLAP
+        except PublishError as error:
+            self.stderr.write(f"Another process is to look, if there is one: {error}")
+            pause = ABSTAIN_SECONDS
+        if watch is not None:
+            self._tell(watch.relayed - relayed)
+        return pause
+
+    def _tell(self, count: int) -> None:
+        if count:
+            self.stdout.write(f"{count} events that were left behind are on their way.")
 
 
-def _changed_since(since: datetime) -> dict[str, int]:
-    """Return the last ids of channels that were sent to; another storage cannot tell."""
-    if not isinstance(get_storage(), DjangoModelStorage):
-        return {}
-    counters = EventCounter.objects.using(router.db_for_write(EventCounter))
-    recent = counters.filter(updated__gte=since, value__gt=0).exclude(
-        name__in=("", CONTROL_CHANNEL)
-    )
-    return dict(recent.values_list("name", "value"))
+def _look(watch: Watch) -> int:
+    """Look at all that moved, whoever has the lease."""
+    watch.take_lease()
+    while watch.look(silence=0):
+        pass
+    watch.release()
+    return watch.relayed
