@@ -257,7 +257,7 @@ def test_a_thread_that_cannot_start_is_tried_again(control, publisher, monkeypat
         patch.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(PublishError, match="can't start"):
             publisher.publish(events([1]), wait=True)
-        publisher.watch({"a": 1})
+        publisher.get_ready()
     publisher.publish(events([2]), wait=True)
     assert control.ids() == [1, 2]
 

@@ -17,11 +17,11 @@ from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.exceptions import PublishError
 from django_eventstream.models import Event as Row
 from django_eventstream.models import EventCounter, Lease
-from django_eventstream.publishers.outlet import _outlets
 from django_eventstream.storage.base import Lease as Taken
 from django_eventstream.storage.base import WatchPosition
 from django_eventstream.watch import LEASE_SECONDS, Watch
 from django_eventstream.watchman import watchman
+from tests.outlets import close_outlets
 from tests.proxied import Middleman
 from tests.services.deadline import wait_until
 from tests.services.ports import free_port
@@ -38,8 +38,7 @@ def proxy(settings):
     middleman.is_losing = True
     settings.GRIP_URL = middleman.url
     yield middleman
-    for outlet in list(_outlets):
-        outlet.close()
+    close_outlets()
     middleman.close()
 
 
@@ -319,7 +318,7 @@ if not os.fork():
     assert watchman._thread is None
     watchman.stir()
     assert watchman._thread.is_alive()
-    watchman.finish()
+    watchman.finish(time.monotonic() + 5)
     sys.stdout.flush()
     os._exit(0)
 _, status = os.wait()
