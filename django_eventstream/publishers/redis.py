@@ -28,16 +28,17 @@ class RedisPublisher(Publisher):
     """Tells every process that holds streams, with one message for many events."""
 
     def __init__(self) -> None:
-        self._tells_of_stored = not isinstance(get_storage(), RedisStorage)
-        """Where the log is in Redis, it has told of them already."""
+        storage = get_storage()
+        self._log = storage if isinstance(storage, RedisStorage) else None
         server, timeout = find_server(), settings.PUBLISH_TIMEOUT
         self._sender = BackgroundSender("Redis", partial(_make_send, server), timeout)
 
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
-        """See `Publisher.publish()`."""
-        told = [event for event in events if self._tells_of_stored or event.id is None]
-        if told:
-            self._sender.send(told, wait=wait)
+        """See `Publisher.publish()`. A log in Redis may have told of stored events already."""
+        is_told = self._log is not None and self._log.is_announcing
+        untold = [event for event in events if event.id is None or not is_told]
+        if untold:
+            self._sender.send(untold, wait=wait)
 
 
 def _make_send(server: RedisServer) -> Send:

@@ -20,15 +20,17 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.publishers.messages import this_process
 from django_eventstream.redis_server import (
+    ANSWERED_ERRORS,
     CONNECTION_ERRORS,
     REDIS_ERRORS,
     UNKNOWN_SCRIPT_ERRORS,
     RedisServer,
+    may_be_done,
 )
 from django_eventstream.storage.announcements import announce
 from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.legacy import LegacyMethods
-from django_eventstream.storage.redis_scripts import Script, Scripts
+from django_eventstream.storage.redis_scripts import UNRECOGNISED, Script, Scripts
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ Result = TypeVar("Result")
 
 FIRST_PAUSE_SECONDS = 0.05
 """Between two tries, while a Redis starts again; each is twice as long as the one before."""
+
+RUNS = 5
+"""A server that was started again so often while it was asked once is left to come to rest."""
 
 ANY_SIZE = 10**15
 ANY_ID = 2**53 - 1
@@ -72,6 +77,9 @@ class RedisStorage(LegacyMethods):
         self._ready: _Ready | None = None
         self._slots: deque[Slot] = deque()
         self._failing_since: float | None = None
+        self._trouble = ""
+        self.is_announcing = True
+        """Whether Redis announced what was appended last; else somebody has to tell of it."""
 
     @property
     def server(self) -> RedisServer:
@@ -87,8 +95,8 @@ class RedisStorage(LegacyMethods):
         """See `Storage.append()`. One round trip for any number of events and channels.
 
         While Redis is starting again it waits for it, up to the timeout; then, and as long as
-        Redis stays away, it raises at once. Whether Redis had taken the events cannot be known
-        then, if the connection broke in the middle.
+        Redis stays away, it raises at once. The error says whether the events may be stored,
+        because the connection broke in the middle.
         """
         channels: dict[str, list[Event]] = {}
         for event in events:
@@ -101,7 +109,9 @@ class RedisStorage(LegacyMethods):
         with self._slot() as slot:
             keys = [ready.key(f"slot:{slot.name}"), *streams]
             said = self._run(ready.scripts.append, keys, [next(slot.calls), *arguments])
-        epoch, *last_ids = map(int, said.split())
+        ids, untold, trouble = said.split("\n")
+        self._note(untold, trouble)
+        epoch, *last_ids = map(int, ids.split())
         return _numbered(events, dict(zip(channels, last_ids, strict=True)), epoch)
 
     def read(
@@ -119,16 +129,11 @@ class RedisStorage(LegacyMethods):
         return [_to_event(channel, text, n, life) for n, text in enumerate(found, after + 1)]
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:
-        """See `Storage.get_position()`. One round trip, but for the first one ever."""
+        """See `Storage.get_position()`. One round trip."""
         names = list(dict.fromkeys(channels))
-        ready = self._ready_to_ask()
-        ask = partial(ready.client.hmget, ready.key("ids"), [*names, ""])
-        *last, epoch = self._try(ask)
-        if epoch is None:
-            self._run(ready.scripts.epoch, [], [])
-            *last, epoch = self._try(ask)
+        epoch, *last = self._run(self._ready_to_ask().scripts.position, [], names)
         ids = {name: _id_of(found) for name, found in zip(names, last, strict=True)}
-        return LogPosition(ids, int(epoch or 0))
+        return LogPosition(ids, int(epoch))
 
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`.
@@ -182,25 +187,37 @@ class RedisStorage(LegacyMethods):
     def _try(self, ask: Callable[[], Result]) -> Result:
         """Ask, again if Redis seems to be starting; what is asked twice is done once."""
         pause = FIRST_PAUSE_SECONDS
+        is_unsure = False
         while True:
             try:
                 answer = ask()
             except CONNECTION_ERRORS as error:
+                is_unsure = is_unsure or may_be_done(error)
                 now = time.monotonic()
                 since = self._failing_since = self._failing_since or now
                 if now + pause > since + self.server.timeout:
-                    raise self._unavailable(error) from error
+                    raise self._unavailable(error, is_unsure) from error
                 time.sleep(pause)
                 pause *= 2
             except REDIS_ERRORS as error:
-                raise self._unavailable(error) from error
+                raise self._unavailable(error, is_unsure or may_be_done(error)) from error
             else:
                 self._failing_since = None
                 return answer
 
-    def _unavailable(self, error: Exception) -> StorageUnavailableError:
+    def _unavailable(self, error: Exception, is_unsure: bool) -> StorageUnavailableError:
         setting = PREFIX + self.server.setting
-        return StorageUnavailableError(f"the event log in Redis ({setting}) failed: {error}")
+        text = f"the event log in Redis ({setting}) failed: {error}"
+        return StorageUnavailableError(text, may_be_stored=is_unsure)
+
+    def _note(self, untold: str, trouble: str) -> None:
+        """Write once into the log of the project what failed after events were stored."""
+        if untold and self.is_announcing:
+            logger.warning("Redis stores events and does not announce them: %s", untold)
+        self.is_announcing = not untold
+        if trouble and not self._trouble:
+            logger.warning("Redis stores events and does not look after the log: %s", trouble)
+        self._trouble = trouble
 
 
 class _Ready:
@@ -209,7 +226,7 @@ class _Ready:
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.client = server.make_client()
-        self.scripts = Scripts(server.news_channel)
+        self.scripts = Scripts()
 
     def key(self, name: str) -> str:
         return f"{self.server.prefix}:{name}"
@@ -218,19 +235,37 @@ class _Ready:
         return self.key(f"log:{channel}")
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        keys = [self.key("ids"), self.key("old"), *keys]
+        """Execute a script, in a run of the server that is recognised."""
+        for _ in range(RUNS):
+            try:
+                return self._evaluate(script, keys, arguments)
+            except ANSWERED_ERRORS as error:
+                if not _is_unrecognised(error):
+                    raise
+            self._recognise()
+        raise ConnectionError("it is started again and again")
+
+    def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        keys = [self.key("ids"), self.key("old"), self.key("run"), *keys]
         try:
             return self.client.evalsha(script.sha, len(keys), *keys, *arguments)
         except UNKNOWN_SCRIPT_ERRORS:
-            self._recognise()
             return self.client.eval(script.text, len(keys), *keys, *arguments)
 
     def _recognise(self) -> None:
-        """Find out whether Redis ended since it was asked last, and may have lost something."""
+        """Find out whether Redis may have lost something when it ended, and begin a new epoch.
+
+        If it is started again meanwhile, the answers were of another run, and nothing is done.
+        """
         info = self.client.info()
-        keys = [self.key("ids"), self.key("old"), self.key("run")]
         arguments = [self.server.news_channel, info.get("run_id", ""), int(self._is_durable(info))]
-        if self.client.eval(self.scripts.recognise.text, len(keys), *keys, *arguments):
+        try:
+            has_begun = self._evaluate(self.scripts.recognise, [], arguments)
+        except ANSWERED_ERRORS as error:
+            if not _is_unrecognised(error):
+                raise
+            return
+        if has_begun:
             logger.warning(
                 "Redis was started again, and does not promise that it lost nothing (appendonly "
                 "yes, appendfsync always): a new epoch of the event log has begun"
@@ -244,6 +279,10 @@ class _Ready:
         except REDIS_ERRORS:  # not for everybody
             return False
         return bool(info.get("aof_enabled")) and policy == "always" and not was_replica
+
+
+def _is_unrecognised(error: Exception) -> bool:
+    return str(error).startswith(UNRECOGNISED.split()[0])
 
 
 def _limits(channel: str) -> tuple[int | str, int | str]:

@@ -221,6 +221,24 @@ class TestPublisher:
         RedisPublisher().publish(events(1, stored=False), wait=True)
         assert monitor.deliveries() == 3 + 1
 
+    def test_who_waits_is_told_that_redis_may_not_announce_what_it_stored(
+        self, log, redis_server, caplog
+    ):
+        """It raised that nothing was stored."""
+        rights = "on nopass ~* &* +@all -publish"
+        with client_of(log) as client:
+            client.execute_command("ACL", "SETUSER", "mute", "reset", *rights.split())
+            try:
+                muted = connection_to(redis_server, username="mute", password="any")
+                with override_settings(**settings_of(muted)):
+                    with pytest.raises(PublishError, match="publish"):
+                        send_event("a", "message", "x", async_publish=False)
+                    send_event("a", "message", "y")
+            finally:
+                client.execute_command("ACL", "DELUSER", "mute")
+        assert [event.id for event in log.read("a", 0, 9)] == [1, 2]
+        assert caplog.text.count("does not announce them") == 1
+
     def test_without_redis_only_who_waits_is_told(self, server):
         server.kill()
         publisher = RedisPublisher()
