@@ -28,10 +28,11 @@ class News:
     """What one message says."""
 
     sender: str
-    """The process that sent it."""
+    """Who sent it: a process, and which of its streams of messages."""
 
-    number: int
-    """Grows with each message of its sender: a layer may deliver one twice."""
+    number: int | None
+    """Grows with each message of its sender, since a layer may deliver one twice; None where all
+    events have ids, which tell."""
 
     events: tuple[Event, ...]
 
@@ -40,45 +41,51 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class Process:
     """This process, as others know it."""
 
     token: str = field(default_factory=lambda: secrets.token_hex(8))
-    numbers: Iterator[int] = field(default_factory=count)
+    streams: Iterator[int] = field(default_factory=count)
 
 
-_senders: dict[int, Sender] = {}
+_processes: dict[int, Process] = {}
 
 
-def this_process() -> Sender:
+def this_process() -> Process:
     """Return what this process signs its messages with; another one after a fork."""
     pid = os.getpid()
-    return _senders.get(pid) or _senders.setdefault(pid, Sender())
+    return _processes.get(pid) or _processes.setdefault(pid, Process())
 
 
-def pack(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
-    """Return the messages that carry these events, in their order."""
-    for batch in _batches(events):
-        whole = [event for event in batch if not _is_too_big(event)]
-        hints = [event for event in batch if _is_too_big(event)]
-        sender = this_process()
-        yield {
-            "type": MESSAGE_TYPE,
-            "sender": sender.token,
-            "number": next(sender.numbers),
-            "events": [
-                [
-                    event.channel,
-                    event.type,
-                    event.data,
-                    event.id,
-                    sorted(event.skip_user_ids),
-                    event.epoch,
-                ]
-                for event in whole
-            ],
-            "hints": [[event.channel, event.id] for event in hints],
-        }
+def is_own(sender: str) -> bool:
+    """Say whether a message was sent by this process."""
+    return sender.partition("-")[0] == this_process().token
+
+
+class Packer:
+    """Writes the messages of one stream: they are sent in the order in which they are numbered.
+
+    Whoever sends has its own, and calls it in the thread that sends. One counter for several would
+    number a message before another one that overtakes it, and receivers took it for a repeat.
+    """
+
+    def __init__(self) -> None:
+        process = this_process()
+        self._sender = f"{process.token}-{next(process.streams)}"
+        self._numbers = count()
+
+    def pack(self, events: Sequence[Event]) -> Iterator[dict[str, Any]]:
+        """Return the messages that carry these events, in their order."""
+        for batch in _batches(events):
+            whole = [event for event in batch if not _is_too_big(event)]
+            hints = [event for event in batch if _is_too_big(event)]
+            yield {
+                "type": MESSAGE_TYPE,
+                "sender": self._sender,
+                "number": next(self._numbers),
+                "events": [_values(event) for event in whole],
+                "hints": [[event.channel, event.id] for event in hints],
+            }
 
 
 def unpack(message: Mapping[str, Any]) -> News:
@@ -92,6 +99,11 @@ def unpack(message: Mapping[str, Any]) -> News:
         ),
         tuple((channel, last_id) for channel, last_id in message["hints"]),
     )
+
+
+def _values(event: Event) -> list[object]:
+    skipped = sorted(event.skip_user_ids)
+    return [event.channel, event.type, event.data, event.id, skipped, event.epoch]
 
 
 def _batches(events: Sequence[Event]) -> Iterator[list[Event]]:

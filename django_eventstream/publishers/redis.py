@@ -11,7 +11,7 @@ from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.publishers.background import BackgroundSender, Send
 from django_eventstream.publishers.base import Publisher
-from django_eventstream.publishers.messages import pack
+from django_eventstream.publishers.messages import Packer
 from django_eventstream.redis_server import RedisServer
 from django_eventstream.storage.redis import RedisStorage
 
@@ -43,10 +43,11 @@ class RedisPublisher(Publisher):
 
 def _make_send(server: RedisServer) -> Send:
     client = server.make_client()
+    packer = Packer()
 
     async def send(events: Sequence[Event]) -> None:
         # It blocks, in a thread that has nothing else to do.
-        for message in pack(events):
+        for message in packer.pack(events):
             client.publish(server.news_channel, json.dumps(message, separators=(",", ":")))
 
     return send

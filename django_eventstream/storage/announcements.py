@@ -14,13 +14,13 @@ from django_eventstream.publishers.messages import MESSAGE_BYTES, News, size_of,
 
 def announce(channels: Mapping[str, Sequence[Event]]) -> str:
     """Write what follows the first line: the events, or of too much data how many there are."""
-    sender = this_process()
     size = sum(size_of(event) for group in channels.values() for event in group)
     whole = size <= MESSAGE_BYTES
     return json.dumps(
         {
-            "sender": sender.token,
-            "number": next(sender.numbers),
+            "sender": this_process().token,
+            # For processes of before, during a deploy.
+            "number": 0,
             "channels": [
                 [name, [_values(event) for event in group] if whole else len(group)]
                 for name, group in channels.items()
@@ -48,7 +48,7 @@ def understand(text: str) -> News | None:
             continue
         for number, (event_type, data, skipped) in enumerate(group, last_id + 1):
             events.append(Event(name, event_type, data, number, frozenset(skipped), epoch))
-    return News(message["sender"], message["number"], tuple(events), tuple(hints))
+    return News(str(message["sender"]), None, tuple(events), tuple(hints))
 
 
 def _values(event: Event) -> list[object]:

@@ -24,13 +24,15 @@ from django_eventstream.publishers import background
 from django_eventstream.publishers.background import BackgroundSender
 from django_eventstream.publishers.channels import ChannelsPublisher
 from django_eventstream.publishers.layer import GROUP, make_layer
-from django_eventstream.publishers.messages import pack, this_process
+from django_eventstream.publishers.messages import Packer, this_process
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
 from tests.services.deadline import wait_until
 from tests.services.ports import free_port
 from tests.services.postgres import Postgres
 from tests.services.python import run_python
+
+PACKER = Packer()
 
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
@@ -78,7 +80,7 @@ def events(*numbers: int, channel: str = "c", stored: bool = True) -> list[Event
 
 
 def from_elsewhere(sent: list[Event], sender: str = "elsewhere") -> list[dict[str, object]]:
-    return [{**message, "sender": sender} for message in pack(sent)]
+    return [{**message, "sender": sender} for message in PACKER.pack(sent)]
 
 
 async def tell(*messages: dict[str, object]) -> None:
@@ -111,7 +113,7 @@ class TestChannelsFeed:
     def test_it_drops_what_this_process_sent(self, layer, redis_server):
         async def main():
             async with following(ChannelsFeed()) as heard:
-                own = list(pack(events(1, stored=False)))
+                own = list(PACKER.pack(events(1, stored=False)))
                 await tell(*own, *from_elsewhere(events(2)))
                 await until(lambda: heard.events)
                 assert heard.events == events(2)

@@ -115,6 +115,37 @@ class TestFeed:
 
         asyncio.run(main())
 
+    def test_it_hears_all_of_a_process_that_stores_events_as_well(self, log, redis_server):
+        """One in twenty was dropped: what several threads numbered was sent in another order."""
+        code = """
+import threading
+from django_eventstream.backends import get_storage
+from django_eventstream.events import Event
+from django_eventstream.publishers.redis import RedisPublisher
+publisher, log = RedisPublisher(), get_storage()
+def send(name):
+    for n in range(100):
+        log.append([Event("stored", "message", "")])
+        publisher.publish([Event("loose", name, str(n))])
+threads = [threading.Thread(target=send, args=(name,)) for name in "abcd"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+        settings = settings_of(connection_to(redis_server))
+
+        def heard_of(name):
+            return [int(event.data) for event in heard.events if event.type == name]
+
+        async def main():
+            nonlocal heard
+            async with following(RedisFeed()) as heard:
+                await asyncio.to_thread(elsewhere, code, redis=redis_server, settings=settings)
+                await until(lambda: len(heard.events) == 800)
+                assert [heard_of(name) for name in "abcd"] == [list(range(100))] * 4
+
+        heard = Heard()
+        asyncio.run(main())
+
     def test_a_new_epoch_makes_it_look(self, log):
         async def main():
             async with following(RedisFeed()) as heard:
