@@ -40,7 +40,7 @@ class Hearing:
         is_new = news.number is None or self._is_new(news.sender, news.number)
         listener.offer(event for event in news.events if is_new or event.id is not None)
         for name, last_id in news.hints:
-            listener.hint(name, last_id)
+            listener.hint(name, last_id, news.log)
 
     def _is_new(self, sender: str, number: int) -> bool:
         heard = self._heard.pop(sender, None) or _Numbers()

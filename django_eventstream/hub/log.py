@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from django.db import connections
 
 from django_eventstream.events import Event
 from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
+from django_eventstream.logs import id_of
 from django_eventstream.outbox import relay
 from django_eventstream.storage.base import LogPosition, Storage
 
@@ -34,7 +36,7 @@ class LogReader:
 
     async def get_position(self, channels: list[str]) -> LogPosition:
         """See `Storage.get_position()`."""
-        return await self._run(partial(self._storage.get_position, channels))
+        return await self._run(partial(self._ask_position, channels))
 
     async def read(self, channel: str, after: int, limit: int, max_bytes: int) -> list[Event]:
         """See `Storage.read()`."""
@@ -47,6 +49,9 @@ class LogReader:
         froze in the middle, has locked it, and reads do not wait for that.
         """
         await run_apart(partial(relay, channels))
+
+    def _ask_position(self, channels: list[str]) -> LogPosition:
+        return replace(self._storage.get_position(channels), log=id_of(self._storage))
 
     async def _run(self, function: Callable[[], Result]) -> Result:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,8 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, groupby
+from operator import attrgetter
 from typing import Any
 
 from django_eventstream.events import Event
@@ -38,6 +39,9 @@ class News:
 
     hints: tuple[tuple[str, int], ...]
     """Channels and the ids they have reached, of events too big to carry along."""
+
+    log: str | None = None
+    """The log of the events; None in a message of before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,14 @@ class Packer:
 
     def pack(self, events: Sequence[Event]) -> Iterator[dict[str, Any]]:
         """Return the messages that carry these events, in their order."""
-        for batch in _batches(events):
+        for log, batch in _batches_of_logs(events):
             whole = [event for event in batch if not _is_too_big(event)]
             hints = [event for event in batch if _is_too_big(event)]
             yield {
                 "type": MESSAGE_TYPE,
                 "sender": self._sender,
                 "number": next(self._numbers),
+                "log": log,
                 "events": [_values(event) for event in whole],
                 "hints": [[event.channel, event.id] for event in hints],
             }
@@ -90,20 +95,34 @@ class Packer:
 
 def unpack(message: Mapping[str, Any]) -> News:
     """Read a message. Raises KeyError, TypeError or ValueError if it is not one of ours."""
+    log = log_in(message)
     return News(
         str(message["sender"]),
         int(message["number"]),
         tuple(
-            Event(channel, event_type, data, event_id, frozenset(skip_user_ids), epoch)
+            Event(channel, event_type, data, event_id, frozenset(skip_user_ids), epoch, log)
             for channel, event_type, data, event_id, skip_user_ids, epoch in message["events"]
         ),
         tuple((channel, last_id) for channel, last_id in message["hints"]),
+        log,
     )
+
+
+def log_in(message: Mapping[str, Any]) -> str | None:
+    """Return which log a message is of; None if it does not say."""
+    log = message.get("log")
+    return None if log is None else str(log)
 
 
 def _values(event: Event) -> list[object]:
     skipped = sorted(event.skip_user_ids)
     return [event.channel, event.type, event.data, event.id, skipped, event.epoch]
+
+
+def _batches_of_logs(events: Sequence[Event]) -> Iterator[tuple[str | None, list[Event]]]:
+    for log, group in groupby(events, attrgetter("log")):
+        for batch in _batches(list(group)):
+            yield log, batch
 
 
 def _batches(events: Sequence[Event]) -> Iterator[list[Event]]:

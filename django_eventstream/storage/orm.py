@@ -17,6 +17,7 @@ from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import trimming
 from django_eventstream.storage.base import Limits, LogPosition, Sweep
 from django_eventstream.storage.errors import translated_errors
+from django_eventstream.storage.identity import identify
 from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.reading import (
     read_last_id,
@@ -57,6 +58,10 @@ class DjangoModelStorage(LegacyMethods):
         is_listening = settings.POSTGRES_NOTIFY and find_spec("psycopg") is not None
         vendor = self._connection.vendor
         return POSTGRES_FEED if vendor == "postgresql" and is_listening else None
+
+    def log_id(self) -> str:
+        """See `Storage.log_id()`. Asks the database once."""
+        return identify(self._connection)
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""

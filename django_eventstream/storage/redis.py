@@ -20,17 +20,16 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.publishers.messages import this_process
 from django_eventstream.redis_server import (
-    ANSWERED_ERRORS,
     CONNECTION_ERRORS,
     REDIS_ERRORS,
-    UNKNOWN_SCRIPT_ERRORS,
     RedisServer,
     may_be_done,
 )
 from django_eventstream.storage.announcements import announce
 from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.legacy import LegacyMethods
-from django_eventstream.storage.redis_scripts import UNRECOGNISED, Script, Scripts
+from django_eventstream.storage.redis_runs import ReadyServer
+from django_eventstream.storage.redis_scripts import Script
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +37,6 @@ Result = TypeVar("Result")
 
 FIRST_PAUSE_SECONDS = 0.05
 """Between two tries, while a Redis starts again; each is twice as long as the one before."""
-
-RUNS = 5
-"""A server that was started again so often while it was asked once is left to come to rest."""
 
 ANY_SIZE = 10**15
 ANY_ID = 2**53 - 1
@@ -74,7 +70,7 @@ class RedisStorage(LegacyMethods):
     def __init__(self, server: RedisServer | None = None) -> None:
         self._given_server = server
         self._lock = threading.Lock()
-        self._ready: _Ready | None = None
+        self._ready: ReadyServer | None = None
         self._slots: deque[Slot] = deque()
         self._failing_since: float | None = None
         self._trouble = ""
@@ -91,6 +87,10 @@ class RedisStorage(LegacyMethods):
         """See `Storage.feed`. Appending announces in the same step."""
         return REDIS_FEED
 
+    def log_id(self) -> str:
+        """See `Storage.log_id()`. Processes speak through the server that has the log."""
+        return self._ready_to_ask().log_id
+
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One round trip for any number of events and channels.
 
@@ -102,7 +102,7 @@ class RedisStorage(LegacyMethods):
         for event in events:
             channels.setdefault(event.channel, []).append(event)
         ready = self._ready_to_ask()
-        arguments: list[Any] = [ready.server.news_channel, announce(channels)]
+        arguments: list[Any] = [ready.server.news_channel, announce(channels, ready.log_id)]
         for channel, group in channels.items():
             arguments += [channel, *_limits(channel), len(group), *map(_to_text, group)]
         streams = [ready.stream(channel) for channel in channels]
@@ -156,11 +156,11 @@ class RedisStorage(LegacyMethods):
         names = self._try(lambda: [name for name, _ in ready.client.hscan_iter(ready.key("ids"))])
         return sorted(set(names) - {""})
 
-    def _ready_to_ask(self) -> _Ready:
+    def _ready_to_ask(self) -> ReadyServer:
         if self._ready is None:
             with self._lock:
                 if self._ready is None:
-                    self._ready = _Ready(
+                    self._ready = ReadyServer(
                         self._given_server
                         or RedisServer.from_settings("STORAGE_CONNECTION", "REDIS")
                     )
@@ -218,71 +218,6 @@ class RedisStorage(LegacyMethods):
         if trouble and not self._trouble:
             logger.warning("Redis stores events and does not look after the log: %s", trouble)
         self._trouble = trouble
-
-
-class _Ready:
-    """A server, and all that is needed for asking it."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.client = server.make_client()
-        self.scripts = Scripts()
-
-    def key(self, name: str) -> str:
-        return f"{self.server.prefix}:{name}"
-
-    def stream(self, channel: str) -> str:
-        return self.key(f"log:{channel}")
-
-    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Execute a script, in a run of the server that is recognised."""
-        for _ in range(RUNS):
-            try:
-                return self._evaluate(script, keys, arguments)
-            except ANSWERED_ERRORS as error:
-                if not _is_unrecognised(error):
-                    raise
-            self._recognise()
-        raise ConnectionError("it is started again and again")
-
-    def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        keys = [self.key("ids"), self.key("old"), self.key("run"), *keys]
-        try:
-            return self.client.evalsha(script.sha, len(keys), *keys, *arguments)
-        except UNKNOWN_SCRIPT_ERRORS:
-            return self.client.eval(script.text, len(keys), *keys, *arguments)
-
-    def _recognise(self) -> None:
-        """Find out whether Redis may have lost something when it ended, and begin a new epoch.
-
-        If it is started again meanwhile, the answers were of another run, and nothing is done.
-        """
-        info = self.client.info()
-        arguments = [self.server.news_channel, info.get("run_id", ""), int(self._is_durable(info))]
-        try:
-            has_begun = self._evaluate(self.scripts.recognise, [], arguments)
-        except ANSWERED_ERRORS as error:
-            if not _is_unrecognised(error):
-                raise
-            return
-        if has_begun:
-            logger.warning(
-                "Redis was started again, and does not promise that it lost nothing (appendonly "
-                "yes, appendfsync always): a new epoch of the event log has begun"
-            )
-
-    def _is_durable(self, info: dict[str, Any]) -> bool:
-        """Say whether the server has all that it ever acknowledged."""
-        was_replica = set(str(info.get("master_replid2", "0"))) != {"0"}
-        try:
-            policy = self.client.config_get("appendfsync").get("appendfsync")
-        except REDIS_ERRORS:  # not for everybody
-            return False
-        return bool(info.get("aof_enabled")) and policy == "always" and not was_replica
-
-
-def _is_unrecognised(error: Exception) -> bool:
-    return str(error).startswith(UNRECOGNISED.split()[0])
 
 
 def _limits(channel: str) -> tuple[int | str, int | str]:

@@ -22,10 +22,12 @@ from django_eventstream.exceptions import (
     BadRequestError,
     EventPermissionError,
     EventStreamError,
+    IncompatibleSettings,
     SessionEndedError,
     StorageUnavailableError,
 )
 from django_eventstream.hold import Hold
+from django_eventstream.logs import require_home
 
 DJANGOS_ANSWERS = (PermissionDenied, Http404)
 """By these a project lets Django answer with status 403 or 404, and the client stays away."""
@@ -47,6 +49,7 @@ def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
 
 def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized_at: float) -> Hold:
     """Authorise the user for the channels, and make the hold. See `parse_hold()`."""
+    _require_home()
     channels = sorted(names)
     _authorize(user, channels)
     stored = {name: calling_manager(is_reliable, name) for name in channels}
@@ -59,6 +62,14 @@ def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized
         authorize=partial(_authorize_again, user, channels),
         ticket_seconds=calling_manager(_ticket_seconds, user, channels),
     )
+
+
+def _require_home() -> None:
+    """Refuse streams of a log that they are not served from; its own log would be another's."""
+    try:
+        require_home()
+    except IncompatibleSettings as error:
+        raise EventStreamError("Internal error") from error
 
 
 def parse_cursor(request: HttpRequest) -> Cursor | None:

@@ -48,7 +48,7 @@ class Heard:
     def offer(self, events) -> None:
         self.events.extend(events)
 
-    def hint(self, channel: str, last_id: int) -> None:
+    def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
         self.hints.append((channel, last_id))
 
     def look(self) -> None:
