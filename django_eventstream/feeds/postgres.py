@@ -13,7 +13,7 @@ from psycopg.pq.abc import PGconn
 
 from django_eventstream.feeds.base import Listener
 from django_eventstream.feeds.broker import BrokerFeed
-from django_eventstream.models import Event
+from django_eventstream.models import Event, EventCounter
 from django_eventstream.storage.numbering import NOTIFY_CHANNEL
 
 GATHER_SECONDS = 0.01
@@ -38,10 +38,10 @@ class PostgresFeed(BrokerFeed):
 
     async def listen(self, listener: Listener, connected: Callable[[], None]) -> None:
         """See `BrokerFeed.listen()`."""
-        connection = await _connect_in_thread()
+        connection, table = await _connect_in_thread()
         try:
             connected()
-            await _Ear(connection.pgconn, listener).listen()
+            await _Ear(connection.pgconn, table, listener).listen()
         finally:
             connection.close()
 
@@ -49,8 +49,9 @@ class PostgresFeed(BrokerFeed):
 class _Ear:
     """Reads notifications when the socket has some."""
 
-    def __init__(self, pgconn: PGconn, listener: Listener) -> None:
+    def __init__(self, pgconn: PGconn, table: str, listener: Listener) -> None:
         self._pgconn = pgconn
+        self._table = table
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
@@ -75,8 +76,13 @@ class _Ear:
                 self._failure.set_exception(error)
 
     def _hear(self, notification: PGnotify) -> None:
-        number, _, channel = notification.extra.decode(errors="replace").partition(":")
-        if not (channel and number.isascii() and number.isdecimal()):
+        place, _, channel = notification.extra.decode(errors="replace").partition(":")
+        table, _, number = place.rpartition(".")
+        if table and self._table and table != self._table:
+            return  # Another log's, in another schema.
+        is_ours = table and self._table
+        if not (is_ours and channel and number.isascii() and number.isdecimal()):
+            # Of another version of this package, during a deploy; or nobody knows whose.
             self._listener.look()
             return
         if not self._news:
@@ -89,7 +95,11 @@ class _Ear:
             self._listener.hint(channel, last_id)
 
 
-async def _connect_in_thread() -> psycopg.Connection:
+_Connected = tuple[psycopg.Connection, str]
+"""Where to listen, and which table of counters is the one of our log."""
+
+
+async def _connect_in_thread() -> _Connected:
     executor = ThreadPoolExecutor(1, thread_name_prefix="eventstream-listen")
     connecting = executor.submit(_connect)
     executor.shutdown(wait=False)
@@ -100,9 +110,11 @@ async def _connect_in_thread() -> psycopg.Connection:
         raise
 
 
-def _connect() -> psycopg.Connection:
+def _connect() -> _Connected:
     """Open a connection with Django's settings of the log's database, and listen."""
-    wrapper = connections.create_connection(router.db_for_write(Event))
+    alias = router.db_for_write(Event)
+    table = _find_table(alias)
+    wrapper = connections.create_connection(alias)
     options = {**CONNECTION_OPTIONS, **wrapper.settings_dict["OPTIONS"]}
     # One that is kept for good would be missing in a pool.
     options.pop("pool", None)
@@ -114,9 +126,25 @@ def _connect() -> psycopg.Connection:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, table
 
 
-def _close_unwanted(connecting: Future[psycopg.Connection]) -> None:
+def _find_table(alias: str) -> str:
+    """Return PostgreSQL's number of the table of counters; empty if there is none yet.
+
+    Asked for in the way in which hubs read the log: what makes Django's connections may choose a
+    schema for each statement.
+    """
+    try:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)::oid", [EventCounter._meta.db_table])
+            [number] = cursor.fetchone()
+    finally:
+        connections[alias].close()
+    return str(number or "")
+
+
+def _close_unwanted(connecting: Future[_Connected]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
+        connection, _ = connecting.result()
+        connection.close()
