@@ -24,3 +24,4 @@ class DjangoEventstreamConfig(AppConfig):
         import_module("django_eventstream.checks.legacy")
         import_module("django_eventstream.checks.proxies")
         import_module("django_eventstream.checks.redis")
+        import_module("django_eventstream.checks.tenants")
