@@ -65,10 +65,11 @@ def _key_of(connection: BaseDatabaseWrapper) -> _Key:
     """Return all by which a connection may lead elsewhere, as far as it knows by itself."""
     given = connection.settings_dict
     place = [str(given.get(name)) for name in ("NAME", "HOST", "PORT", "USER")]
-    search_path = (given.get("OPTIONS") or {}).get("options")
+    options = given.get("OPTIONS") or {}
+    place += [str(options.get(name)) for name in ("options", "service", "read_default_file")]
     # As django-tenants calls it.
     schema = getattr(connection, "schema_name", None)
-    return (connection.vendor, *place, search_path, schema, _file_of(connection))
+    return (connection.vendor, *place, schema, _file_of(connection))
 
 
 def _file_of(connection: BaseDatabaseWrapper) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import redis as redis_client
 from django.test.utils import override_settings
@@ -14,14 +17,8 @@ from tests.cut_answers import CutAnswers
 from tests.redis_log import client_of, connection_to, redis_log, stream_of
 from tests.services.redis import Redis
 
-RIGHTS = (
-    "~eventstream:* ~event:* ~event_counter:* &eventstream:* "
-    "+eval +evalsha +info +config|get +keys +time +get +set +del "
-    "+hget +hset +hsetnx +hmget +hlen +hscan "
-    "+xadd +xrange +xrevrange +xtrim +xlen +expire +pexpire +persist "
-    "+publish +subscribe +unsubscribe +ping +select"
-)
-"""As `docs/howto/redis.md` has them."""
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "redis.md"
+RIGHTS = re.search(r"ACL SETUSER app on >secret(.*?)```", GUIDE.read_text(), re.DOTALL).group(1)
 
 
 def event(channel: str = "a", data: str = "x") -> Event:
