@@ -91,6 +91,9 @@ def _ask(connection: BaseDatabaseWrapper) -> str:
             found = _PLACES.get(own.vendor, _place)(own, cursor)
     finally:
         own.close()
+        if own.connection is not None:
+            # Django keeps one to a SQLite in memory.
+            own.connection.close()
     if found is None:
         return ""
     text = "\0".join(map(str, (own.vendor, *found)))
@@ -111,7 +114,9 @@ def _postgres_place(connection: BaseDatabaseWrapper, cursor: Any) -> _Place:
     table = f"{quoted(row[0])}.{quoted(MIGRATIONS)}"
     cursor.execute("SELECT current_database(), to_regclass(%s) IS NOT NULL", [table])
     database, is_recorded = cursor.fetchone()
-    return database, row[0], _made_at(cursor, table) if is_recorded else ""
+    # A number: the text of a time depends on the time zone of the connection.
+    made_at = "EXTRACT(EPOCH FROM MIN(applied))"
+    return database, row[0], _made_at(cursor, table, made_at) if is_recorded else ""
 
 
 def _place(connection: BaseDatabaseWrapper, cursor: Any) -> _Place:
@@ -128,9 +133,9 @@ def _place(connection: BaseDatabaseWrapper, cursor: Any) -> _Place:
 _PLACES = {"postgresql": _postgres_place}
 
 
-def _made_at(cursor: Any, table: str) -> object:
+def _made_at(cursor: Any, table: str, column: str = "MIN(applied)") -> object:
     cursor.execute(
-        f"SELECT MIN(applied) FROM {table} WHERE app = %s",
+        f"SELECT {column} FROM {table} WHERE app = %s",
         [Event._meta.app_label],
     )
     return cursor.fetchone()[0]

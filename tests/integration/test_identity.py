@@ -64,6 +64,23 @@ def test_another_way_to_the_same_postgresql_leads_to_the_same_log(postgres_only,
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize("name", ["sqlite", "postgres", "mariadb"])
+def test_the_time_zone_of_a_process_makes_no_other_log(database_of, django_db_blocker, asked, name):
+    """The record of migrations has a time, which reads otherwise in another zone."""
+    with django_db_blocker.unblock():
+        database = database_of(name)
+        elsewhere = other(database, TIME_ZONE="Asia/Tokyo", USER=database.settings.get("USER"))
+        own = identify(connections[database.alias])
+        identity._found.clear()
+        assert identify(elsewhere) == own
+    assert len(asked) == 2
+
+
+def test_a_database_in_memory_is_none_that_others_share(sqlite_only):
+    memory = "file:nobody?mode=memory&cache=shared"
+    assert identify(other(sqlite_only, NAME=memory)) == ""
+
+
 def test_another_path_of_the_same_file_leads_to_the_same_log_and_a_copy_does_not(sqlite_only):
     path = Path(connections[sqlite_only.alias].settings_dict["NAME"])
     link, copy = path.with_name("link.sqlite3"), path.with_name("copy.sqlite3")
