@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Model
 from django.http import Http404, HttpRequest
 
@@ -59,7 +59,7 @@ def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized
         cursor=None if cursor is None else cursor.only(channels),
         user_id=calling_manager(user_key, user),
         authorized_at=authorized_at,
-        authorize=partial(_authorize_again, user, channels),
+        authorize=partial(_authorize_again, user, channels, _schema_of(user)),
         ticket_seconds=calling_manager(_ticket_seconds, user, channels),
     )
 
@@ -163,9 +163,20 @@ def _authorize(user: Any, channels: Iterable[str]) -> None:
     calling_manager(authorize, manager, user, channels)
 
 
-def _authorize_again(user: Any, channels: Iterable[str]) -> None:
+def _schema_of(user: Any) -> str | None:
+    """Return the schema that the user was read from, where django-tenants chooses one."""
+    if not isinstance(user, Model) or user._state.db is None:
+        return None
+    return getattr(connections[user._state.db], "schema_name", None)
+
+
+def _authorize_again(user: Any, channels: Iterable[str], schema: str | None) -> None:
     # Django's backends keep the permissions of a user on the object that was asked first.
     if isinstance(user, Model):
+        if schema is not None and user._state.db is not None:
+            # This thread has no request: in its schema somebody else may have the primary key.
+            connection: Any = connections[user._state.db]
+            connection.set_schema(schema)
         users = user._meta.model._base_manager.using(user._state.db)
         user = calling_manager(users.filter(pk=user.pk).first)
         if user is None:

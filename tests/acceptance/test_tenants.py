@@ -87,9 +87,42 @@ def said(client: StreamClient) -> list[Any]:
     return [arrival.json() for arrival in client.events]
 
 
+ASK_AGAIN = """
+import threading
+from django.contrib.auth import get_user_model
+from django.db import connection, connections
+from django.test import RequestFactory
+from django_tenants.utils import schema_context
+from django_eventstream.web.requests import parse_hold
+from tests.tenants.models import Tenant
+
+for schema, name in ("public", "amy"), ("alpha", "bob"):
+    with schema_context(schema):
+        assert get_user_model().objects.create(username=name).pk == 1
+request = RequestFactory().get("/events/?channel=private-bob")
+request.tenant = Tenant.objects.get(schema_name="alpha")
+connection.set_tenant(request.tenant)
+request.user = get_user_model().objects.get()
+hold = parse_hold(request, {})
+
+def ask():
+    hold.authorize()
+    print("allowed")
+    connections.close_all()
+
+thread = threading.Thread(target=ask)
+thread.start()
+thread.join()
+"""
+
+
+USERS = ("django.contrib.contenttypes", "django.contrib.auth")
+"""Each tenant has its own, and the shared schema has some as well."""
+
+
 @pytest.fixture(scope="module")
 def shared_log(tenant_database) -> dict[str, Any]:
-    return tenant_database("tenants_shared", tenant_settings(SOMETHING))
+    return tenant_database("tenants_shared", tenant_settings(SOMETHING, *USERS))
 
 
 class TestOneLogForAllTenants:
@@ -98,7 +131,9 @@ class TestOneLogForAllTenants:
     @pytest.fixture
     def servers(self, shared_log, running) -> list[AppServer]:
         return [
-            running(AppServer(kind, database=shared_log, settings=tenant_settings(SOMETHING)))
+            running(
+                AppServer(kind, database=shared_log, settings=tenant_settings(SOMETHING, *USERS))
+            )
             for kind in ("uvicorn+wrapper", "daphne")
         ]
 
@@ -127,6 +162,11 @@ class TestOneLogForAllTenants:
     def test_permission_is_asked_for_the_tenant_of_the_channel(self, servers):
         with client_of(servers[0], "alpha", "private-amy", persistent=False) as refused:
             refused.wait_for(lambda refused: "stream-error" in [a.type for a in refused.arrivals])
+
+    def test_a_user_who_is_asked_for_again_is_the_one_of_the_tenant(self, shared_log):
+        """Without a request the public schema was asked, where somebody else had the same key."""
+        settings = tenant_settings(SOMETHING, *USERS)
+        assert run_python(ASK_AGAIN, database=shared_log, settings=settings) == "allowed\n"
 
     def test_another_tenants_channel_cannot_be_named(self, servers):
         with client_of(servers[0], "alpha", "news", "beta:news") as client:
