@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from tests.layers import layer_on, members
+from tests.proxied import Middleman
 from tests.redis_log import connection_to
 from tests.services.deadline import wait_until
+from tests.services.ports import free_port
 from tests.services.process import private_directory, remove_directory
 from tests.services.python import ROOT, manage, run_python
 from tests.services.servers import AppServer
@@ -158,6 +160,35 @@ class TestOneLogForAllTenants:
                 history = stack.enter_context(client_of(servers[0], tenant, "news", **options))
                 history.wait_for(lambda history: len(history.events) == 10 - 5 or None)
                 assert said(history) == [f"{tenant} {n}" for n in range(6, 11)]
+
+    def test_each_has_its_own_behind_one_proxy_and_what_was_lost_is_asked_for_as_that_tenant(
+        self, shared_log, running, pushpin
+    ):
+        port = free_port()
+        proxy = pushpin(port)
+        middleman = Middleman(proxy.control_url)
+        settings = tenant_settings(
+            SOMETHING,
+            *USERS,
+            GRIP_URL=proxy.grip_url.replace(proxy.control_url, middleman.url),
+            EVENTSTREAM_RECOVERY_SECONDS=1,
+        )
+        server = running(AppServer("gunicorn", database=shared_log, settings=settings, port=port))
+        with (
+            client_of(proxy, "alpha", "grip") as alpha,
+            client_of(proxy, "beta", "grip") as beta,
+        ):
+            for n, is_lost in enumerate([False, True, False], 1):
+                middleman.is_losing = is_lost
+                for tenant, client in ("alpha", alpha), ("beta", beta):
+                    client.wait_open()
+                    send_as(server, tenant, "grip", f"{tenant} {n}")
+                for client in alpha, beta:
+                    client.wait_for(n)
+            assert middleman.lost
+            for tenant, client in ("alpha", alpha), ("beta", beta):
+                assert said(client) == [f"{tenant} {n}" for n in (1, 2, 3)]
+                assert len(client.connections) == 1
 
     def test_permission_is_asked_for_the_tenant_of_the_channel(self, servers):
         with client_of(servers[0], "alpha", "private-amy", persistent=False) as refused:
