@@ -108,7 +108,8 @@ class RedisStorage(LegacyMethods):
         streams = [ready.stream(channel) for channel in channels]
         with self._slot() as slot:
             keys = [ready.key(f"slot:{slot.name}"), *streams]
-            said = self._run(ready.scripts.append, keys, [next(slot.calls), *arguments])
+            arguments = [next(slot.calls), *arguments]
+            said = self._try(partial(ready.run, ready.scripts.append, keys, arguments), stores=True)
         ids, untold, trouble = said.split("\n")
         self._note(untold, trouble)
         epoch, *last_ids = map(int, ids.split())
@@ -184,7 +185,7 @@ class RedisStorage(LegacyMethods):
         ready = self._ready_to_ask()
         return self._try(partial(ready.run, script, keys, arguments))
 
-    def _try(self, ask: Callable[[], Result]) -> Result:
+    def _try(self, ask: Callable[[], Result], *, stores: bool = False) -> Result:
         """Ask, again if Redis seems to be starting; what is asked twice is done once."""
         pause = FIRST_PAUSE_SECONDS
         is_unsure = False
@@ -192,7 +193,7 @@ class RedisStorage(LegacyMethods):
             try:
                 answer = ask()
             except CONNECTION_ERRORS as error:
-                is_unsure = is_unsure or may_be_done(error)
+                is_unsure = is_unsure or (stores and may_be_done(error))
                 now = time.monotonic()
                 since = self._failing_since = self._failing_since or now
                 if now + pause > since + self.server.timeout:
@@ -200,7 +201,8 @@ class RedisStorage(LegacyMethods):
                 time.sleep(pause)
                 pause *= 2
             except REDIS_ERRORS as error:
-                raise self._unavailable(error, is_unsure or may_be_done(error)) from error
+                is_unsure = is_unsure or (stores and may_be_done(error))
+                raise self._unavailable(error, is_unsure) from error
             else:
                 self._failing_since = None
                 return answer
@@ -208,6 +210,8 @@ class RedisStorage(LegacyMethods):
     def _unavailable(self, error: Exception, is_unsure: bool) -> StorageUnavailableError:
         setting = PREFIX + self.server.setting
         text = f"the event log in Redis ({setting}) failed: {error}"
+        if is_unsure:
+            text += " (the answer was lost: the events may be stored)"
         return StorageUnavailableError(text, may_be_stored=is_unsure)
 
     def _note(self, untold: str, trouble: str) -> None:

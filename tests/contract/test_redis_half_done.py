@@ -189,6 +189,11 @@ def test_a_lost_answer_says_that_the_events_may_be_stored(redis_server):
         with pytest.raises(StorageUnavailableError) as raised:
             log.append([event()])
         assert raised.value.may_be_stored
+        assert "may be stored" in str(raised.value)
+        cut.next_answer()
+        with pytest.raises(StorageUnavailableError) as raised:
+            log.get_position(["a"])
+        assert not raised.value.may_be_stored
     assert ids(redis_log(redis_server)) == [1, 2]
 
 
