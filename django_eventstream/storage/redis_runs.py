@@ -8,7 +8,6 @@ from typing import Any
 
 from django_eventstream.redis_server import (
     ANSWERED_ERRORS,
-    REDIS_ERRORS,
     UNKNOWN_SCRIPT_ERRORS,
     RedisServer,
 )
@@ -76,10 +75,13 @@ class ReadyServer:
         """Say whether the server has all that it ever acknowledged."""
         was_replica = set(str(info.get("master_replid2", "0"))) != {"0"}
         try:
-            policy = self.client.config_get("appendfsync").get("appendfsync")
-        except REDIS_ERRORS:  # not for everybody
+            policy = self.client.config_get("*appendfsync*")
+        except ANSWERED_ERRORS:  # not for everybody
             return False
-        return bool(info.get("aof_enabled")) and policy == "always" and not was_replica
+        # While it writes its file anew, Redis waits for no disk if it is told so.
+        is_always = policy.get("appendfsync") == "always"
+        waits = is_always and policy.get("no-appendfsync-on-rewrite") == "no"
+        return bool(info.get("aof_enabled")) and waits and not was_replica
 
 
 def _is_unrecognised(error: Exception) -> bool:

@@ -138,6 +138,17 @@ def test_what_a_run_that_promised_nothing_lost_counts_in_a_better_one(running):
     assert log.append([EVENT])[0].epoch == after
 
 
+def test_a_run_that_does_not_always_wait_for_the_disk_promises_nothing(running):
+    """With `no-appendfsync-on-rewrite` Redis loses what it acknowledged during a rewrite."""
+    redis = running(Redis(appendonly=True))
+    redis.command("CONFIG SET no-appendfsync-on-rewrite yes")
+    log = redis_log(redis)
+    before = log.append([EVENT])[0].epoch
+    redis.kill()
+    redis.start()
+    assert log.append([EVENT])[0].epoch > before
+
+
 def test_a_log_of_before_goes_on_in_the_run_that_it_knows(redis_server):
     """`run` had one part only. Another run than that costs every client a reset."""
     log = redis_log(redis_server)
