@@ -27,3 +27,4 @@ class DjangoEventstreamConfig(AppConfig):
         import_module("django_eventstream.checks.redis")
         watchman = import_module("django_eventstream.watchman").watchman
         request_started.connect(watchman.stir, dispatch_uid="django_eventstream.watch")
+        import_module("django_eventstream.checks.tenants")

@@ -46,6 +46,9 @@ class Event:
     epoch: int | None = field(default=None, compare=False, repr=False)
     """Which life of the log its id belongs to, where the log can begin anew by itself."""
 
+    log: str | None = field(default=None, compare=False, repr=False)
+    """Which log it is of, while it is passed on; None where nobody knows."""
+
     def with_id(self, id: int, epoch: int | None = None) -> Event:  # noqa: A002
         """Return the same event at its place in the log."""
         return Event(self.channel, self.type, self.data, id, self.skip_user_ids, epoch)

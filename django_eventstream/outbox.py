@@ -22,9 +22,11 @@ from django_eventstream.backends import get_publishers, get_storage
 from django_eventstream.events import Event
 from django_eventstream.exceptions import (
     HistoryGoneError,
+    IncompatibleSettings,
     PublishError,
     StorageUnavailableError,
 )
+from django_eventstream.logs import stamped
 from django_eventstream.storage.base import LogPosition, Storage
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,11 @@ class _Overdue(threading.local):
 
 class _Look:
     due = 0.0
+
+
+class _Refusal:
+    text = ""
+    """What was logged last: once is enough."""
 
 
 _overdue = _Overdue()
@@ -96,6 +103,11 @@ def relay_left_behind() -> int:
 
 def publish(events: Sequence[Event], *, wait: bool = False) -> None:
     """Tell all holders of connections; with `wait`, raise `PublishError` if one was not told."""
+    try:
+        events = stamped(events)
+    except IncompatibleSettings as error:
+        _refuse(error, wait)
+        return
     failures: list[PublishError] = []
     for publisher in get_publishers():
         try:
@@ -104,6 +116,15 @@ def publish(events: Sequence[Event], *, wait: bool = False) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def _refuse(error: IncompatibleSettings, wait: bool) -> None:
+    """Events of a log that nobody streams from are passed on to nobody."""
+    if wait:
+        raise PublishError(str(error)) from error
+    if _Refusal.text != str(error):
+        _Refusal.text = str(error)
+        logger.error("%s", error)
 
 
 def append(storage: Storage, events: Sequence[Event], wait: bool) -> list[Event]:

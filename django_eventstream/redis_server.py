@@ -20,6 +20,8 @@ except ImportError:
     REDIS_ERRORS: tuple[type[Exception], ...] = ()
     CONNECTION_ERRORS: tuple[type[Exception], ...] = ()
     UNKNOWN_SCRIPT_ERRORS: tuple[type[Exception], ...] = ()
+    REFUSALS: tuple[type[Exception], ...] = ()
+    ANSWERED_ERRORS: tuple[type[Exception], ...] = ()
 else:
     REDIS_ERRORS = (exceptions.RedisError, OSError)
     # Those that end by themselves: Redis is away, or starting, or not the primary just now.
@@ -30,6 +32,15 @@ else:
         OSError,
     )
     UNKNOWN_SCRIPT_ERRORS = (exceptions.NoScriptError,)
+    ANSWERED_ERRORS = (exceptions.ResponseError,)
+    # Redis did nothing and said so.
+    REFUSALS = (
+        exceptions.AuthenticationError,
+        exceptions.AuthorizationError,
+        exceptions.BusyLoadingError,
+        exceptions.ReadOnlyError,
+        exceptions.ResponseError,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,12 @@ class RedisServer:
             return package.Redis(**options)
         except TypeError as error:
             raise IncompatibleSettings(f"{PREFIX}{self.setting}: {error}") from error
+
+
+def may_be_done(error: Exception) -> bool:
+    """Say whether Redis may have done what ended with this error: only its answer was lost."""
+    # redis-py has the same classes for connections that were never made.
+    return not isinstance(error, REFUSALS) and " connecting to " not in str(error)
 
 
 def _checked(name: str, options: object) -> Mapping[str, Any]:

@@ -15,8 +15,8 @@ class Listener(Protocol):
     def offer(self, events: Iterable[Event]) -> None:
         """Take events that somebody passed on; they may be old, doubled or out of order."""
 
-    def hint(self, channel: str, last_id: int) -> None:
-        """Learn that the log of a channel has reached an id."""
+    def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
+        """Learn that a channel of the log (None: of ours) has reached an id."""
 
     def look(self) -> None:
         """Ask the log now: news may have been missed."""

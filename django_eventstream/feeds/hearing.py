@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from django_eventstream.feeds.base import Listener
-from django_eventstream.publishers.messages import News, this_process, unpack
+from django_eventstream.publishers.messages import News, is_own, unpack
 
 SENDERS_REMEMBERED = 1_000
+
+NUMBERS_REMEMBERED = 1_024
+"""Of each sender. A layer may deliver twice, and need not keep the order: a message that comes
+later than those sent after it is no repeat."""
 
 
 class Hearing:
     """Passes on what messages say; belongs to one feed."""
 
     def __init__(self) -> None:
-        self._last_numbers: OrderedDict[str, int] = OrderedDict()
+        self._heard: OrderedDict[str, _Numbers] = OrderedDict()
 
     def hear(self, message: Mapping[str, Any], listener: Listener) -> None:
         """Pass a message on, as it came from a broker."""
@@ -30,17 +34,38 @@ class Hearing:
 
     def tell(self, news: News, listener: Listener) -> None:
         """Pass on what a message says."""
-        if news.sender == this_process().token:
+        if is_own(news.sender):
             return
-        is_new = self._is_new(news.sender, news.number)
         # Ids tell whether a stored event is new.
+        is_new = news.number is None or self._is_new(news.sender, news.number)
         listener.offer(event for event in news.events if is_new or event.id is not None)
         for name, last_id in news.hints:
-            listener.hint(name, last_id)
+            listener.hint(name, last_id, news.log)
 
     def _is_new(self, sender: str, number: int) -> bool:
-        last = self._last_numbers.pop(sender, -1)
-        self._last_numbers[sender] = max(last, number)
-        if len(self._last_numbers) > SENDERS_REMEMBERED:
-            self._last_numbers.popitem(last=False)
-        return number > last
+        heard = self._heard.pop(sender, None) or _Numbers()
+        self._heard[sender] = heard
+        if len(self._heard) > SENDERS_REMEMBERED:
+            self._heard.popitem(last=False)
+        return heard.add(number)
+
+
+class _Numbers:
+    """The last numbers of one sender, a bit for each: the lowest one is for the highest number."""
+
+    def __init__(self) -> None:
+        self._highest = -1
+        self._bits = 0
+
+    def add(self, number: int) -> bool:
+        """Say whether the number is new. One that is too old to be remembered is not."""
+        if number > self._highest:
+            moved = min(number - self._highest, NUMBERS_REMEMBERED)
+            self._bits = (self._bits << moved | 1) & ((1 << NUMBERS_REMEMBERED) - 1)
+            self._highest = number
+            return True
+        age = self._highest - number
+        is_new = age < NUMBERS_REMEMBERED and not self._bits >> age & 1
+        if is_new:
+            self._bits |= 1 << age
+        return is_new

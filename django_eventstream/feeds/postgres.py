@@ -13,7 +13,7 @@ from psycopg.pq.abc import PGconn
 from django_eventstream.deadlines import Threads
 from django_eventstream.feeds.base import Listener
 from django_eventstream.feeds.broker import BrokerFeed
-from django_eventstream.models import Event
+from django_eventstream.models import Event, EventCounter
 from django_eventstream.storage.numbering import NOTIFY_CHANNEL
 
 GATHER_SECONDS = 0.01
@@ -57,10 +57,10 @@ class PostgresFeed(BrokerFeed):
 
     async def listen(self, listener: Listener, connected: Callable[[], None]) -> None:
         """See `BrokerFeed.listen()`."""
-        connection = await self._threads.call(_connect, CONNECT_SECONDS, _close)
+        connection, table = await self._threads.call(_connect, CONNECT_SECONDS, _close)
         try:
             connected()
-            await _Ear(connection.pgconn, listener).listen()
+            await _Ear(connection.pgconn, table, listener).listen()
         finally:
             connection.close()
 
@@ -68,8 +68,9 @@ class PostgresFeed(BrokerFeed):
 class _Ear:
     """Reads notifications when the socket has some."""
 
-    def __init__(self, pgconn: PGconn, listener: Listener) -> None:
+    def __init__(self, pgconn: PGconn, table: str, listener: Listener) -> None:
         self._pgconn = pgconn
+        self._table = table
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
@@ -113,8 +114,13 @@ class _Ear:
                 self._failure.set_exception(error)
 
     def _hear(self, notification: PGnotify) -> None:
-        number, _, channel = notification.extra.decode(errors="replace").partition(":")
-        if not (channel and number.isascii() and number.isdecimal()):
+        place, _, channel = notification.extra.decode(errors="replace").partition(":")
+        table, _, number = place.rpartition(".")
+        if table and self._table and table != self._table:
+            return  # Another log's, in another schema.
+        is_ours = table and self._table
+        if not (is_ours and channel and number.isascii() and number.isdecimal()):
+            # Of another version of this package, during a deploy; or nobody knows whose.
             self._listener.look()
             return
         if not self._news:
@@ -127,9 +133,15 @@ class _Ear:
             self._listener.hint(channel, last_id)
 
 
-def _connect() -> psycopg.Connection:
+_Connected = tuple[psycopg.Connection, str]
+"""Where to listen, and which table of counters is the one of our log."""
+
+
+def _connect() -> _Connected:
     """Open a connection with Django's settings of the log's database, and listen."""
-    wrapper = connections.create_connection(router.db_for_write(Event))
+    alias = router.db_for_write(Event)
+    table = _find_table(alias)
+    wrapper = connections.create_connection(alias)
     options = {**CONNECTION_OPTIONS, **wrapper.settings_dict["OPTIONS"]}
     # One that is kept for good would be missing in a pool.
     options.pop("pool", None)
@@ -141,8 +153,24 @@ def _connect() -> psycopg.Connection:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, table
 
 
-def _close(connection: psycopg.Connection) -> None:
+def _find_table(alias: str) -> str:
+    """Return PostgreSQL's number of the table of counters; empty if there is none yet.
+
+    Asked for in the way in which hubs read the log: what makes Django's connections may choose a
+    schema for each statement.
+    """
+    try:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)::oid", [EventCounter._meta.db_table])
+            [number] = cursor.fetchone()
+    finally:
+        connections[alias].close()
+    return str(number or "")
+
+
+def _close(connected: _Connected) -> None:
+    connection, _ = connected
     connection.close()

@@ -37,6 +37,8 @@ class LogFollower:
     ) -> None:
         self.epoch = 0
         """Which life of the log the hub's channels are in."""
+        self.log: str | None = None
+        """Which log this is; None before it was first asked."""
         self._log = log
         self._channels = channels
         self._tasks = tasks
@@ -100,6 +102,7 @@ class LogFollower:
             else:
                 channel.hint(last_id)
         self.epoch = position.epoch
+        self.log = position.log
         self._restart(restarts, position)
         if position.unnumbered:
             self._tasks.ensure("relay", partial(self._relay, sorted(position.unnumbered)))
@@ -114,6 +117,20 @@ class LogFollower:
             raise StorageUnavailableError("the event log answered too late")
         self._answered = number
         return position
+
+    def may_take(self, event: Event) -> bool:
+        """Say whether the event is one of our log; where nobody can say, the log is asked."""
+        if event.log is None and event.id is not None and self.log:
+            # Of another version of this package, during a deploy.
+            self.look()
+            return False
+        if event.log is not None and event.log != self.log:
+            return False
+        if not self.is_of_our_life(event):
+            # Its id may follow by chance on those of the life before.
+            self.look()
+            return False
+        return True
 
     def is_of_our_life(self, event: Event) -> bool:
         """Say whether the event's id means what the hub's own ids mean."""

@@ -155,17 +155,17 @@ class Hub:
     def offer(self, events: Iterable[Event]) -> None:
         """Take events that somebody passed on; they may be old, doubled or out of order."""
         for event in events:
-            if self._follower is not None and not self._follower.is_of_our_life(event):
-                # Its id may follow by chance on those of the life before.
-                self._follower.look()
+            if self._follower is not None and not self._follower.may_take(event):
                 continue
             if (channel := self._channels.get(event.channel)) is not None:
                 channel.offer(event)
             if (channel := self._loose_channels.get(event.channel)) is not None:
                 channel.offer(event if event.id is None else replace(event, id=None))
 
-    def hint(self, channel: str, last_id: int) -> None:
-        """Learn that the log of a channel has reached an id."""
+    def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
+        """Learn that a channel of the log (None: of ours) has reached an id."""
+        if self._follower is None or log not in (None, self._follower.log):
+            return
         if (held := self._channels.get(channel)) is not None:
             held.hint(last_id)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -17,10 +18,8 @@ from django.db import connections
 
 from django_eventstream.deadlines import NoThreadError, Threads, Worker
 from django_eventstream.events import Event
-from django_eventstream.exceptions import (
-    EventStreamError,
-    StorageUnavailableError,
-)
+from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
+from django_eventstream.logs import id_of
 from django_eventstream.outbox import relay
 from django_eventstream.storage.base import LogPosition, Storage
 from django_eventstream.transactions import own_thread
@@ -75,7 +74,7 @@ class LogReader:
 
     async def get_position(self, channels: list[str]) -> LogPosition:
         """See `Storage.get_position()`."""
-        asking = partial(self._ask, partial(self._storage.get_position, channels))
+        asking = partial(self._ask, partial(self._ask_position, channels))
         return await self._answer(("position", ""), asking)
 
     async def read(self, channel: str, after: int, limit: int, max_bytes: int) -> list[Event]:
@@ -93,6 +92,9 @@ class LogReader:
             await self._relays.call(partial(relay, channels), RELAY_SECONDS)
         except (TimeoutError, NoThreadError) as error:
             raise StorageUnavailableError(str(error), may_be_stored=True) from error
+
+    def _ask_position(self, channels: list[str]) -> LogPosition:
+        return replace(self._storage.get_position(channels), log=id_of(self._storage))
 
     def rest(self) -> None:
         """Close the database connection until it is needed again."""

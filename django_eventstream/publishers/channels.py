@@ -11,7 +11,7 @@ from django_eventstream.events import Event
 from django_eventstream.publishers.background import BackgroundSender, Send
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer
-from django_eventstream.publishers.messages import count_events, pack
+from django_eventstream.publishers.messages import Packer, count_events
 
 
 class ChannelsPublisher(Publisher):
@@ -33,9 +33,10 @@ class ChannelsPublisher(Publisher):
 
 def _make_send(alias: str, timeout: float) -> Send:
     layer = make_layer(alias)
+    packer = Packer()
 
     async def send(events: Sequence[Event]) -> AsyncIterator[int]:
-        for message in pack(events):
+        for message in packer.pack(events):
             await asyncio.wait_for(layer.group_send(GROUP, message), timeout)
             yield count_events(message)
 

@@ -9,18 +9,25 @@ import json
 from collections.abc import Mapping, Sequence
 
 from django_eventstream.events import Event
-from django_eventstream.publishers.messages import MESSAGE_BYTES, News, size_of, this_process
+from django_eventstream.publishers.messages import (
+    MESSAGE_BYTES,
+    News,
+    log_in,
+    size_of,
+    this_process,
+)
 
 
-def announce(channels: Mapping[str, Sequence[Event]]) -> str:
+def announce(channels: Mapping[str, Sequence[Event]], log: str) -> str:
     """Write what follows the first line: the events, or of too much data how many there are."""
-    sender = this_process()
     size = sum(size_of(event) for group in channels.values() for event in group)
     whole = size <= MESSAGE_BYTES
     return json.dumps(
         {
-            "sender": sender.token,
-            "number": next(sender.numbers),
+            "sender": this_process().token,
+            # For processes of before, during a deploy.
+            "number": 0,
+            "log": log,
             "channels": [
                 [name, [_values(event) for event in group] if whole else len(group)]
                 for name, group in channels.items()
@@ -40,6 +47,7 @@ def understand(text: str) -> News | None:
     if not rest:
         return None
     message = json.loads(rest)
+    log = log_in(message)
     events: list[Event] = []
     hints: list[tuple[str, int]] = []
     for (name, group), last_id in zip(message["channels"], last_ids, strict=True):
@@ -47,8 +55,8 @@ def understand(text: str) -> News | None:
             hints.append((name, last_id + group))
             continue
         for number, (event_type, data, skipped) in enumerate(group, last_id + 1):
-            events.append(Event(name, event_type, data, number, frozenset(skipped), epoch))
-    return News(message["sender"], message["number"], tuple(events), tuple(hints))
+            events.append(Event(name, event_type, data, number, frozenset(skipped), epoch, log))
+    return News(str(message["sender"]), None, tuple(events), tuple(hints), log)
 
 
 def _values(event: Event) -> list[object]:

@@ -25,6 +25,9 @@ class LogPosition:
     unnumbered: frozenset[str] = frozenset()
     """Channels with committed events that whoever sent them left behind without a number."""
 
+    log: str = ""
+    """See `Storage.log_id()`."""
+
 
 @dataclass(frozen=True, slots=True)
 class WatchPosition:
@@ -96,6 +99,14 @@ class Storage(ABC):
     def feed(self) -> str | None:
         """Dotted path of the feed by which the backend itself tells of news; None without one."""
         return None
+
+    def log_id(self) -> str:
+        """Return what tells this log from all others that share a broker with it.
+
+        It is the same in all processes that use the log, and for the calling thread where the
+        storage depends on that. Empty where nobody can tell: then all are taken for one.
+        """
+        return ""
 
     @abstractmethod
     def append(self, events: Sequence[Event]) -> list[Event]:

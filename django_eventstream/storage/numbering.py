@@ -21,8 +21,8 @@ EVENT_TABLE = Event._meta.db_table
 COUNTER_TABLE = EventCounter._meta.db_table
 
 NOTIFY_CHANNEL = "django_eventstream"
-"""The PostgreSQL notification channel; its payload is `last id:channel`, which is far below
-the 8,000 bytes that PostgreSQL takes."""
+"""The PostgreSQL notification channel; its payload is `table.last id:channel`, with the number that
+PostgreSQL gave the table of counters, and is far below the 8,000 bytes that PostgreSQL takes."""
 
 # Where the server binds parameters it must be told of what type one is that is used in two ways.
 # A counter that is missing although the channel has events (deleted by hand) starts after them.

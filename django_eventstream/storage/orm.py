@@ -18,6 +18,7 @@ from django_eventstream.storage import trimming, watching
 from django_eventstream.storage.base import Change, Lease, Limits, LogPosition, Sweep, WatchPosition
 from django_eventstream.storage.clock import read_now
 from django_eventstream.storage.errors import translated_errors, translated_errors_of_writing
+from django_eventstream.storage.identity import identify
 from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.numbering import own_transaction
 from django_eventstream.storage.reading import (
@@ -56,6 +57,10 @@ class DjangoModelStorage(LegacyMethods):
         is_listening = settings.POSTGRES_NOTIFY and find_spec("psycopg") is not None
         vendor = self._connection.vendor
         return POSTGRES_FEED if vendor == "postgresql" and is_listening else None
+
+    def log_id(self) -> str:
+        """See `Storage.log_id()`. Asks the database once."""
+        return identify(self._connection)
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One event costs two statements, one on PostgreSQL."""

@@ -26,7 +26,11 @@ from django_eventstream.storage.rows import make_event, to_columns
 from django_eventstream.storage.writing import COLUMNS, STAGED, Writer, with_ids
 
 # A counter that moves on is told to every process that listens, once the transaction commits.
-_TELL = f"CASE WHEN %(tell)s THEN pg_notify('{NOTIFY_CHANNEL}', value || ':' || name) END"
+# Schemas of one database share its notifications: the table says in which of them it is.
+_TELL = (
+    f"CASE WHEN %(tell)s THEN pg_notify('{NOTIFY_CHANNEL}',"
+    " tableoid || '.' || value || ':' || name) END"
+)
 
 _APPEND_ONE = f"""
 WITH counter AS (

@@ -23,13 +23,14 @@ from django_eventstream.publishers.messages import this_process
 from django_eventstream.redis_server import (
     CONNECTION_ERRORS,
     REDIS_ERRORS,
-    UNKNOWN_SCRIPT_ERRORS,
     RedisServer,
+    may_be_done,
 )
 from django_eventstream.storage.announcements import announce
 from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.legacy import LegacyMethods
-from django_eventstream.storage.redis_scripts import Script, Scripts
+from django_eventstream.storage.redis_runs import ReadyServer
+from django_eventstream.storage.redis_scripts import Script
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,12 @@ class RedisStorage(LegacyMethods):
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._ready: _Ready | None = None
+        self._ready: ReadyServer | None = None
         self._slots: deque[Slot] = deque()
         self._failing_since: float | None = None
+        self._trouble = ""
+        self.is_announcing = True
+        """Whether Redis announced what was appended last; else somebody has to tell of it."""
 
     @property
     def server(self) -> RedisServer:
@@ -88,25 +92,32 @@ class RedisStorage(LegacyMethods):
         """See `Storage.feed`. Appending announces in the same step."""
         return REDIS_FEED
 
+    def log_id(self) -> str:
+        """See `Storage.log_id()`. Processes speak through the server that has the log."""
+        return self._ready_to_ask().log_id
+
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Storage.append()`. One round trip for any number of events and channels.
 
         While Redis is starting again it waits for it, up to the timeout; then, and as long as
-        Redis stays away, it raises at once. Whether Redis had taken the events cannot be known
-        then, if the connection broke in the middle.
+        Redis stays away, it raises at once. The error says whether the events may be stored,
+        because the connection broke in the middle.
         """
         channels: dict[str, list[Event]] = {}
         for event in events:
             channels.setdefault(event.channel, []).append(event)
         ready = self._ready_to_ask()
-        arguments: list[Any] = [ready.server.news_channel, announce(channels)]
+        arguments: list[Any] = [ready.server.news_channel, announce(channels, ready.log_id)]
         for channel, group in channels.items():
             arguments += [channel, *_limits(channel), len(group), *map(_to_text, group)]
         streams = [ready.stream(channel) for channel in channels]
         with self._slot() as slot:
             keys = [ready.key(f"slot:{slot.name}"), *streams]
-            said = self._run(ready.scripts.append, keys, [next(slot.calls), *arguments])
-        epoch, *last_ids = map(int, said.split())
+            arguments = [next(slot.calls), *arguments]
+            said = self._try(partial(ready.run, ready.scripts.append, keys, arguments), stores=True)
+        ids, untold, trouble = said.split("\n")
+        self._note(untold, trouble)
+        epoch, *last_ids = map(int, ids.split())
         return _numbered(events, dict(zip(channels, last_ids, strict=True)), epoch)
 
     def read(
@@ -124,16 +135,11 @@ class RedisStorage(LegacyMethods):
         return [_to_event(channel, text, n, life) for n, text in enumerate(found, after + 1)]
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:
-        """See `Storage.get_position()`. One round trip, but for the first one ever."""
+        """See `Storage.get_position()`. One round trip."""
         names = list(dict.fromkeys(channels))
-        ready = self._ready_to_ask()
-        ask = partial(ready.client.hmget, ready.key("ids"), [*names, ""])
-        *last, epoch = self._try(ask)
-        if epoch is None:
-            self._run(ready.scripts.epoch, [], [])
-            *last, epoch = self._try(ask)
+        epoch, *last = self._run(self._ready_to_ask().scripts.position, [], names)
         ids = {name: _id_of(found) for name, found in zip(names, last, strict=True)}
-        return LogPosition(ids, int(epoch or 0))
+        return LogPosition(ids, int(epoch))
 
     def trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         """See `Storage.trim()`.
@@ -161,11 +167,11 @@ class RedisStorage(LegacyMethods):
         names = self._try(lambda: [name for name, _ in ready.client.hscan_iter(ready.key("ids"))])
         return sorted(set(names) - {""})
 
-    def _ready_to_ask(self) -> _Ready:
+    def _ready_to_ask(self) -> ReadyServer:
         if self._ready is None:
             with self._lock:
                 if self._ready is None:
-                    self._ready = _Ready(
+                    self._ready = ReadyServer(
                         self._given_server
                         or RedisServer.from_settings("STORAGE_CONNECTION", "REDIS")
                     )
@@ -189,71 +195,43 @@ class RedisStorage(LegacyMethods):
         ready = self._ready_to_ask()
         return self._try(partial(ready.run, script, keys, arguments))
 
-    def _try(self, ask: Callable[[], Result]) -> Result:
+    def _try(self, ask: Callable[[], Result], *, stores: bool = False) -> Result:
         """Ask, again if Redis seems to be starting; what is asked twice is done once."""
         pause = FIRST_PAUSE_SECONDS
+        is_unsure = False
         while True:
             try:
                 answer = ask()
             except CONNECTION_ERRORS as error:
+                is_unsure = is_unsure or (stores and may_be_done(error))
                 now = time.monotonic()
                 since = self._failing_since = self._failing_since or now
                 if now + pause > since + self.server.timeout:
-                    raise self._unavailable(error) from error
+                    raise self._unavailable(error, is_unsure) from error
                 time.sleep(pause)
                 pause *= 2
             except REDIS_ERRORS as error:
-                raise self._unavailable(error) from error
+                is_unsure = is_unsure or (stores and may_be_done(error))
+                raise self._unavailable(error, is_unsure) from error
             else:
                 self._failing_since = None
                 return answer
 
-    def _unavailable(self, error: Exception) -> StorageUnavailableError:
+    def _unavailable(self, error: Exception, is_unsure: bool) -> StorageUnavailableError:
         setting = PREFIX + self.server.setting
-        return StorageUnavailableError(f"the event log in Redis ({setting}) failed: {error}")
+        text = f"the event log in Redis ({setting}) failed: {error}"
+        if is_unsure:
+            text += " (the answer was lost: the events may be stored)"
+        return StorageUnavailableError(text, may_be_stored=is_unsure)
 
-
-class _Ready:
-    """A server, and all that is needed for asking it."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.client = server.make_client()
-        self.scripts = Scripts(server.news_channel)
-
-    def key(self, name: str) -> str:
-        return f"{self.server.prefix}:{name}"
-
-    def stream(self, channel: str) -> str:
-        return self.key(f"log:{channel}")
-
-    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        keys = [self.key("ids"), self.key("old"), *keys]
-        try:
-            return self.client.evalsha(script.sha, len(keys), *keys, *arguments)
-        except UNKNOWN_SCRIPT_ERRORS:
-            self._recognise()
-            return self.client.eval(script.text, len(keys), *keys, *arguments)
-
-    def _recognise(self) -> None:
-        """Find out whether Redis ended since it was asked last, and may have lost something."""
-        info = self.client.info()
-        keys = [self.key("ids"), self.key("old"), self.key("run")]
-        arguments = [self.server.news_channel, info.get("run_id", ""), int(self._is_durable(info))]
-        if self.client.eval(self.scripts.recognise.text, len(keys), *keys, *arguments):
-            logger.warning(
-                "Redis was started again, and does not promise that it lost nothing (appendonly "
-                "yes, appendfsync always): a new epoch of the event log has begun"
-            )
-
-    def _is_durable(self, info: dict[str, Any]) -> bool:
-        """Say whether the server has all that it ever acknowledged."""
-        was_replica = set(str(info.get("master_replid2", "0"))) != {"0"}
-        try:
-            policy = self.client.config_get("appendfsync").get("appendfsync")
-        except REDIS_ERRORS:  # not for everybody
-            return False
-        return bool(info.get("aof_enabled")) and policy == "always" and not was_replica
+    def _note(self, untold: str, trouble: str) -> None:
+        """Write once into the log of the project what failed after events were stored."""
+        if untold and self.is_announcing:
+            logger.warning("Redis stores events and does not announce them: %s", untold)
+        self.is_announcing = not untold
+        if trouble and not self._trouble:
+            logger.warning("Redis stores events and does not look after the log: %s", trouble)
+        self._trouble = trouble
 
 
 def _limits(channel: str) -> tuple[int | str, int | str]:

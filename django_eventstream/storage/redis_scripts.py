@@ -4,6 +4,16 @@ Keys, each behind the project's prefix: `ids` is a hash of channels with the str
 event of each, and of the epoch, under the empty name; they are lost together or not at all. `log:…`
 is the stream of a channel. A stream id is `n-t`: n is the event's id, t when it was stored, in
 milliseconds. `old` has the last ids of django-eventstream 5.3.4, as long as its events are kept.
+`run` names the run of the server that the data were last seen in, and whether that one kept all
+that it acknowledged.
+
+Every script compares `run` with the run that it is executed in. A server that was started again,
+or a replica that took over, may have lost what was acknowledged, and would give its ids again:
+nothing is read or written there before `recognise` has seen to it. A client alone cannot tell,
+since a server may be started again between any two of its commands.
+
+Redis takes nothing back of a script that fails in the middle. So whatever may fail is asked before
+the first write, and what follows the events (housekeeping, the announcement) fails on its own.
 """
 
 from __future__ import annotations
@@ -11,14 +21,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from django_eventstream.storage.redis_append import APPEND
+
 OLD_SECONDS = 24 * 60 * 60
 """How long 5.3.4 kept an event."""
 
-TRIM_EVERY = 16
-"""After so many events of a channel, expired ones are looked for."""
-
-SLOT_SECONDS = 300
-"""Far longer than anybody tries to append the same events again."""
+UNRECOGNISED = "UNRECOGNISED the server was started again, or another one took over"
+"""What every script but `recognise` answers in a run of the server that is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,15 @@ class Script:
         object.__setattr__(self, "sha", digest)
 
 
-# KEYS[1] is `ids`, KEYS[2] is `old`.
+# KEYS[1] is `ids`, KEYS[2] is `old`, KEYS[3] is `run`.
 _COMMON = f"""
+local this_run = redis.call('INFO', 'server'):match('run_id:(%x+)') or ''
+local known_run = redis.call('GET', KEYS[3])
+
+local function is_recognised()
+  return known_run and known_run:match('^%S*') == this_run
+end
+
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -51,7 +67,11 @@ local function epoch()
     return found
   end
   found = text(now())
-  for _, key in ipairs(redis.call('KEYS', 'event_counter:?*')) do
+  -- Fails before the first write if it is something else.
+  redis.call('HLEN', KEYS[2])
+  -- Not everybody may list keys.
+  local counters = redis.pcall('KEYS', 'event_counter:?*')
+  for _, key in ipairs(counters.err and {{}} or counters) do
     local value = redis.pcall('GET', key)
     if type(value) == 'string' and value:match('^[1-9]%d*$') then
       found = '0'
@@ -73,6 +93,17 @@ local function last_of(channel, stream)
   end
   local id, time = found:match('^(%d+)-?(%d*)$')
   return tonumber(id), tonumber(time) or 0
+end
+
+-- The same for whoever appends, who goes on after the events that are there in any case.
+local function end_of(channel, stream)
+  local last, stored = last_of(channel, stream)
+  if redis.call('XRANGE', stream, text(last + 1), '+', 'COUNT', 1)[1] then
+    local found = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1]
+    local id, time = found:match('^(%d+)-(%d+)$')
+    return tonumber(id), tonumber(time)
+  end
+  return last, stored
 end
 
 local function first_from(stream, id)
@@ -112,49 +143,10 @@ local function trim(stream, channel, before, keep, limit)
 end
 """
 
-# KEYS: …, the slot, the streams. ARGV: number of the call, channel for news, the news,
-# then for each stream: its channel, for how many milliseconds and how many events to keep (or
-# empty), how many events there are now, the events.
-# Each appended event may remove some that have expired, but only each so many looks for them.
-_APPEND = f"""
-local before = redis.call('GET', KEYS[3])
-if before then
-  -- Whoever did not get the answer asks again. What was asked first may come last, when the caller
-  -- has gone on.
-  local call, said = before:match('^(%d+) (.*)$')
-  if tonumber(call) >= tonumber(ARGV[1]) then
-    return said
-  end
+_ONLY_IF_RECOGNISED = f"""
+if not is_recognised() then
+  return redis.error_reply('{UNRECOGNISED}')
 end
-local reply = {{ epoch() }}
-local time = now()
-local at = 4
-for number = 4, #KEYS do
-  local stream, channel, count = KEYS[number], ARGV[at], tonumber(ARGV[at + 3])
-  local kept, keep = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local last, stored = last_of(channel, stream)
-  -- Never before the event before it, whatever the clock does.
-  local suffix = '-' .. text(math.max(time, stored))
-  for n = 1, count do
-    redis.call('XADD', stream, text(last + n) .. suffix, 'e', ARGV[at + 3 + n])
-  end
-  redis.call('HSET', KEYS[1], channel, text(last + count) .. suffix)
-  if math.floor(last / {TRIM_EVERY}) < math.floor((last + count) / {TRIM_EVERY}) then
-    trim(stream, channel, kept and time - kept, keep, {TRIM_EVERY} * 4 + count * 2)
-  end
-  if kept then
-    -- Nothing is in it then that has not expired.
-    redis.call('PEXPIRE', stream, kept)
-  else
-    redis.call('PERSIST', stream)
-  end
-  reply[#reply + 1] = text(last)
-  at = at + 4 + count
-end
-local said = table.concat(reply, ' ')
-redis.call('PUBLISH', ARGV[2], said .. '\\n' .. ARGV[3])
-redis.call('SET', KEYS[3], ARGV[1] .. ' ' .. said, 'EX', {SLOT_SECONDS})
-return said
 """
 
 # KEYS: …, the stream. ARGV: channel, after, limit, most bytes.
@@ -163,7 +155,7 @@ _READ = """
 -- There is always room for one.
 local channel, room = ARGV[1], math.max(1, tonumber(ARGV[4]))
 local found = { epoch(), '0' }
-local last = last_of(channel, KEYS[3])
+local last = last_of(channel, KEYS[4])
 local wanted = tonumber(ARGV[2]) + 1
 local finish = math.min(wanted - 1 + tonumber(ARGV[3]), last)
 local bytes = 0
@@ -214,7 +206,7 @@ while has_more and wanted <= finish and bytes < room do
   -- As many as fit, going by those before: a look at more would copy them.
   local mean = bytes > 0 and bytes / (#found - 2) or room / 8
   local step = math.max(1, math.min(256, math.ceil((room - bytes) / mean)))
-  local page = redis.call('XRANGE', KEYS[3], text(wanted), text(finish), 'COUNT', step)
+  local page = redis.call('XRANGE', KEYS[4], text(wanted), text(finish), 'COUNT', step)
   has_more = #page == step
   for _, entry in ipairs(page) do
     if tonumber(entry[1]:match('^%d+')) ~= wanted then
@@ -228,55 +220,69 @@ while has_more and wanted <= finish and bytes < room do
   end
 end
 if #found == 2 and wanted <= last then
-  found[2] = text(first_old(old) or first_from(KEYS[3], wanted) or last + 1)
+  found[2] = text(first_old(old) or first_from(KEYS[4], wanted) or last + 1)
 end
 return found
 """
 
 # KEYS: …, the stream. ARGV: channel, stored before (or empty), how many to keep (or empty), limit.
 _TRIM = """
-return trim(KEYS[3], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
+return trim(KEYS[4], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
+"""
+
+# ARGV: channels. Returns the epoch, and the stream id of the last event of each.
+_POSITION = """
+local found = { epoch() }
+-- Lua unpacks some thousands at most.
+for at = 1, #ARGV, 1000 do
+  local values = redis.call('HMGET', KEYS[1], unpack(ARGV, at, math.min(at + 999, #ARGV)))
+  for n = 1, #values do
+    found[at + n] = values[n]
+  end
+end
+return found
 """
 
 # ARGV: channel for news.
 _BEGIN_EPOCH = """
 local found = text(math.max(now(), tonumber(epoch()) + 1))
 redis.call('HSET', KEYS[1], '', found)
-redis.call('PUBLISH', ARGV[1], found .. '\\n')
+redis.pcall('PUBLISH', ARGV[1], found .. '\\n')
 return found
 """
 
-# KEYS: …, the run of the server that we know. ARGV: channel for news, the run that it is in, and
-# whether it loses nothing.
-# A server that came back may have lost what it had acknowledged, and its ids would be used again.
-_RECOGNISE = """
-local known = redis.call('GET', KEYS[3])
-local found = redis.call('HGET', KEYS[1], '')
-if known ~= ARGV[2] then
-  redis.call('SET', KEYS[3], ARGV[2])
-  if found and ARGV[3] == '0' then
-    found = text(math.max(now(), tonumber(found) + 1))
-    redis.call('HSET', KEYS[1], '', found)
-    redis.call('PUBLISH', ARGV[1], found .. '\\n')
-    return 1
-  end
+# ARGV: channel for news, the run that the server was in when it was asked whether it keeps all that
+# it acknowledges, and its answer. Returns whether a new epoch has begun.
+_RECOGNISE = f"""
+if this_run ~= ARGV[2] then
+  return redis.error_reply('{UNRECOGNISED}')
 end
-return 0
+if is_recognised() then
+  return 0
+end
+local found = redis.call('HGET', KEYS[1], '')
+-- What the run before has lost counts, and what this one will lose.
+local may_miss = found and (ARGV[3] == '0' or known_run and known_run:match(' 0$'))
+if may_miss then
+  found = text(math.max(now(), tonumber(found) + 1))
+  redis.call('HSET', KEYS[1], '', found)
+end
+redis.call('SET', KEYS[3], this_run .. ' ' .. ARGV[3])
+if may_miss then
+  redis.pcall('PUBLISH', ARGV[1], found .. '\\n')
+end
+return may_miss and 1 or 0
 """
 
 
 class Scripts:
-    """The programs, as one project has them.
+    """The programs, as one project has them."""
 
-    Redis forgets programs when it ends, and that is how we notice. So no two projects may share
-    one: the first of them would notice for both.
-    """
-
-    def __init__(self, owner: str) -> None:
-        head = f"-- {owner!r}\n{_COMMON}"
-        self.append = Script(head + _APPEND)
-        self.read = Script(head + _READ)
-        self.trim = Script(head + _TRIM)
-        self.epoch = Script(head + "return epoch()")
-        self.begin_epoch = Script(head + _BEGIN_EPOCH)
-        self.recognise = Script(head + _RECOGNISE)
+    def __init__(self) -> None:
+        asked = _COMMON + _ONLY_IF_RECOGNISED
+        self.append = Script(asked + APPEND)
+        self.read = Script(asked + _READ)
+        self.position = Script(asked + _POSITION)
+        self.trim = Script(asked + _TRIM)
+        self.begin_epoch = Script(asked + _BEGIN_EPOCH)
+        self.recognise = Script(_COMMON + _RECOGNISE)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Model
 from django.http import Http404, HttpRequest
 
@@ -22,10 +22,12 @@ from django_eventstream.exceptions import (
     BadRequestError,
     EventPermissionError,
     EventStreamError,
+    IncompatibleSettings,
     SessionEndedError,
     StorageUnavailableError,
 )
 from django_eventstream.hold import Hold
+from django_eventstream.logs import require_home
 
 DJANGOS_ANSWERS = (PermissionDenied, Http404)
 """By these a project lets Django answer with status 403 or 404, and the client stays away."""
@@ -47,6 +49,7 @@ def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
 
 def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized_at: float) -> Hold:
     """Authorise the user for the channels, and make the hold. See `parse_hold()`."""
+    _require_home()
     channels = sorted(names)
     _authorize(user, channels)
     stored = {name: calling_manager(is_reliable, name) for name in channels}
@@ -56,9 +59,17 @@ def make_hold(names: Iterable[str], cursor: Cursor | None, user: Any, authorized
         cursor=None if cursor is None else cursor.only(channels),
         user_id=calling_manager(user_key, user),
         authorized_at=authorized_at,
-        authorize=partial(_authorize_again, user, channels),
+        authorize=partial(_authorize_again, user, channels, _schema_of(user)),
         ticket_seconds=calling_manager(_ticket_seconds, user, channels),
     )
+
+
+def _require_home() -> None:
+    """Refuse streams of a log that they are not served from; its own log would be another's."""
+    try:
+        require_home()
+    except IncompatibleSettings as error:
+        raise EventStreamError("Internal error") from error
 
 
 def parse_cursor(request: HttpRequest) -> Cursor | None:
@@ -152,9 +163,20 @@ def _authorize(user: Any, channels: Iterable[str]) -> None:
     calling_manager(authorize, manager, user, channels)
 
 
-def _authorize_again(user: Any, channels: Iterable[str]) -> None:
+def _schema_of(user: Any) -> str | None:
+    """Return the schema that the user was read from, where django-tenants chooses one."""
+    if not isinstance(user, Model) or user._state.db is None:
+        return None
+    return getattr(connections[user._state.db], "schema_name", None)
+
+
+def _authorize_again(user: Any, channels: Iterable[str], schema: str | None) -> None:
     # Django's backends keep the permissions of a user on the object that was asked first.
     if isinstance(user, Model):
+        if schema is not None and user._state.db is not None:
+            # This thread has no request: in its schema somebody else may have the primary key.
+            connection: Any = connections[user._state.db]
+            connection.set_schema(schema)
         users = user._meta.model._base_manager.using(user._state.db)
         user = calling_manager(users.filter(pk=user.pk).first)
         if user is None:

@@ -16,12 +16,13 @@ from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from django_eventstream import backends
-from django_eventstream.channelmanager import ChannelManagerBase
+from django_eventstream.channelmanager import ChannelManagerBase, DefaultChannelManager
 from django_eventstream.checks import database as database_checks
 from django_eventstream.checks.messages import TAG
 from django_eventstream.storage.base import Storage
 from tests.services.ports import free_port
 
+DEFAULT_MANAGER = "django_eventstream.channelmanager.DefaultChannelManager"
 KEY = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +47,52 @@ def found(*tags: str, **options) -> dict[str, str]:
 
 def found_at(alias: str) -> dict[str, str]:
     return found(Tags.database, databases=[alias])
+
+
+TENANTS = {"TENANT_MODEL": "customers.Client", "TENANT_APPS": ["django.contrib.auth"]}
+OWN_CHANNELS = {
+    "EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.integration.test_checks.ChannelsOfTenants"
+}
+
+
+class ChannelsOfTenants(DefaultChannelManager):
+    def get_channels_for_request(self, request, view_kwargs):
+        return set()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, set()),
+        ({"TENANT_APPS": ["django_eventstream"]}, {"eventstream.E034"}),
+        (
+            {"TENANT_APPS": ["django_eventstream.apps.DjangoEventstreamConfig"]},
+            {"eventstream.E034"},
+        ),
+        (
+            {
+                "TENANT_TYPES": {
+                    "public": {"APPS": ["django_eventstream"]},
+                    "shop": {"APPS": ["django.contrib.auth"]},
+                }
+            },
+            set(),
+        ),
+        ({"TENANT_TYPES": {"shop": {"APPS": ["django_eventstream"]}}}, {"eventstream.E034"}),
+        (
+            {
+                "TENANT_APPS": ["django_eventstream"],
+                "EVENTSTREAM_STORAGE_CLASS": "django_eventstream.storage.MemoryStorage",
+            },
+            set(),
+        ),
+        ({"EVENTSTREAM_CHANNELMANAGER_CLASS": DEFAULT_MANAGER}, {"eventstream.W035"}),
+    ],
+)
+def test_tenants_need_one_log_and_channels_of_their_own(settings, more, expected):
+    for name, value in {**TENANTS, **OWN_CHANNELS, **more}.items():
+        setattr(settings, name, value)
+    assert set(found()) == expected
 
 
 def test_a_project_without_mistakes_gets_no_message():

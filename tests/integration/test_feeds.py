@@ -26,7 +26,7 @@ from django_eventstream.publishers import background
 from django_eventstream.publishers.background import BackgroundSender
 from django_eventstream.publishers.channels import ChannelsPublisher
 from django_eventstream.publishers.layer import GROUP, make_layer
-from django_eventstream.publishers.messages import pack, this_process
+from django_eventstream.publishers.messages import Packer, this_process
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
 from tests.services.deadline import wait_until
@@ -34,6 +34,8 @@ from tests.services.forwarder import Forwarder
 from tests.services.ports import free_port
 from tests.services.postgres import Postgres
 from tests.services.python import run_python
+
+PACKER = Packer()
 
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
@@ -49,7 +51,7 @@ class Heard:
     def offer(self, events) -> None:
         self.events.extend(events)
 
-    def hint(self, channel: str, last_id: int) -> None:
+    def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
         self.hints.append((channel, last_id))
 
     def look(self) -> None:
@@ -81,7 +83,7 @@ def events(*numbers: int, channel: str = "c", stored: bool = True) -> list[Event
 
 
 def from_elsewhere(sent: list[Event], sender: str = "elsewhere") -> list[dict[str, object]]:
-    return [{**message, "sender": sender} for message in pack(sent)]
+    return [{**message, "sender": sender} for message in PACKER.pack(sent)]
 
 
 async def tell(*messages: dict[str, object]) -> None:
@@ -114,7 +116,7 @@ class TestChannelsFeed:
     def test_it_drops_what_this_process_sent(self, layer, redis_server):
         async def main():
             async with following(ChannelsFeed()) as heard:
-                own = list(pack(events(1, stored=False)))
+                own = list(PACKER.pack(events(1, stored=False)))
                 await tell(*own, *from_elsewhere(events(2)))
                 await until(lambda: heard.events)
                 assert heard.events == events(2)
@@ -533,7 +535,8 @@ class TestPostgresFeed:
     def test_a_burst_is_few_hints(self, log_on_postgres):
         async def main():
             async with following(PostgresFeed()) as heard:
-                statement = "SELECT pg_notify('django_eventstream', n || ':c')"
+                table = table_of(log_on_postgres)
+                statement = f"SELECT pg_notify('django_eventstream', '{table}.' || n || ':c')"
                 await asyncio.to_thread(
                     log_on_postgres.server.sql,
                     f"{statement} FROM generate_series(1, 5000) AS n",
@@ -545,16 +548,32 @@ class TestPostgresFeed:
         asyncio.run(main())
 
     def test_what_it_does_not_understand_makes_it_look(self, log_on_postgres):
-        strange = ["", "5", "x:c", ":c", "5:", "-1:c", "²:c", "1.5:c"]
-
         async def main():
+            own = table_of(log_on_postgres)
+            of_before = ["5:c"]
+            strange = ["", "5", "x:c", ":c", "5:", f"{own}.-1:c", f"{own}.²:c", f"{own}.:c"]
+            strange += of_before
             async with following(PostgresFeed()) as heard:
                 for payload in strange:
                     await asyncio.to_thread(notify, log_on_postgres, payload)
-                await asyncio.to_thread(notify, log_on_postgres, "3:c")
+                await asyncio.to_thread(notify, log_on_postgres, f"{own}.3:c")
                 await until(lambda: heard.hints)
                 assert heard.hints == [("c", 3)]
                 assert heard.looks == 1 + len(strange)
+
+        asyncio.run(main())
+
+    def test_what_another_log_in_the_same_database_says_is_not_heard(self, log_on_postgres):
+        """Schemas of a database share its notifications, and names of channels are the same."""
+
+        async def main():
+            own = table_of(log_on_postgres)
+            async with following(PostgresFeed()) as heard:
+                await asyncio.to_thread(notify, log_on_postgres, f"{own + 1}.7:c")
+                await asyncio.to_thread(notify, log_on_postgres, f"{own}.3:c")
+                await until(lambda: heard.hints)
+                assert heard.hints == [("c", 3)]
+                assert heard.looks == 1
 
         asyncio.run(main())
 
@@ -564,7 +583,8 @@ class TestPostgresFeed:
             for n in (1, 2, 3):
                 async with following(feed) as heard:
                     assert listening(log_on_postgres) == 1
-                    await asyncio.to_thread(notify, log_on_postgres, f"{n}:c")
+                    payload = f"{table_of(log_on_postgres)}.{n}:c"
+                    await asyncio.to_thread(notify, log_on_postgres, payload)
                     await until(lambda heard=heard: heard.hints)
                 await until(lambda: listening(log_on_postgres) == 0, 2)
 
@@ -599,7 +619,8 @@ class TestPostgresFeed:
                     " WHERE query LIKE 'LISTEN %'",
                 )
                 await until(lambda: heard.looks == 2)
-                await asyncio.to_thread(notify, log_on_postgres, "1:c")
+                payload = f"{table_of(log_on_postgres)}.1:c"
+                await asyncio.to_thread(notify, log_on_postgres, payload)
                 await until(lambda: heard.hints)
 
         asyncio.run(main())
@@ -612,8 +633,9 @@ class TestPostgresFeed:
                 await until(lambda: "does not tell" in caplog.text)
                 await asyncio.to_thread(server.start)
                 await until(lambda: heard.looks == 2, 20)
-                await asyncio.to_thread(notify, database, "1:c")
-                await until(lambda: heard.hints)
+                # Without a table nobody can say of which log it is.
+                await asyncio.to_thread(notify, database, "5.1:c")
+                await until(lambda: heard.looks == 3)
 
         with Postgres() as server, django_db_blocker.unblock():
             database = replace(server_database(server), alias="postgres-to-kill")
@@ -682,6 +704,12 @@ def send(channel: str) -> None:
         send_event(channel, "message", {})
     finally:
         connections.close_all()
+
+
+def table_of(database) -> int:
+    """What notifications of the log begin with."""
+    table = "'django_eventstream_eventcounter'::regclass::oid"
+    return int(database.server.sql(f"SELECT {table}", database.settings["NAME"]))
 
 
 def notify(database, payload: str) -> None:

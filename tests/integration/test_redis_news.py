@@ -115,6 +115,37 @@ class TestFeed:
 
         asyncio.run(main())
 
+    def test_it_hears_all_of_a_process_that_stores_events_as_well(self, log, redis_server):
+        """One in twenty was dropped: what several threads numbered was sent in another order."""
+        code = """
+import threading
+from django_eventstream.backends import get_storage
+from django_eventstream.events import Event
+from django_eventstream.publishers.redis import RedisPublisher
+publisher, log = RedisPublisher(), get_storage()
+def send(name):
+    for n in range(100):
+        log.append([Event("stored", "message", "")])
+        publisher.publish([Event("loose", name, str(n))])
+threads = [threading.Thread(target=send, args=(name,)) for name in "abcd"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+        settings = settings_of(connection_to(redis_server))
+
+        def heard_of(name):
+            return [int(event.data) for event in heard.events if event.type == name]
+
+        async def main():
+            nonlocal heard
+            async with following(RedisFeed()) as heard:
+                await asyncio.to_thread(elsewhere, code, redis=redis_server, settings=settings)
+                await until(lambda: len(heard.events) == 800)
+                assert [heard_of(name) for name in "abcd"] == [list(range(100))] * 4
+
+        heard = Heard()
+        asyncio.run(main())
+
     def test_a_new_epoch_makes_it_look(self, log):
         async def main():
             async with following(RedisFeed()) as heard:
@@ -220,6 +251,24 @@ class TestPublisher:
             send_event("a", "message", "x", async_publish=False)
         RedisPublisher().publish(events(1, stored=False), wait=True)
         assert monitor.deliveries() == 3 + 1
+
+    def test_who_waits_is_told_that_redis_may_not_announce_what_it_stored(
+        self, log, redis_server, caplog
+    ):
+        """It raised that nothing was stored."""
+        rights = "on nopass ~* &* +@all -publish"
+        with client_of(log) as client:
+            client.execute_command("ACL", "SETUSER", "mute", "reset", *rights.split())
+            try:
+                muted = connection_to(redis_server, username="mute", password="any")
+                with override_settings(**settings_of(muted)):
+                    with pytest.raises(PublishError, match="publish"):
+                        send_event("a", "message", "x", async_publish=False)
+                    send_event("a", "message", "y")
+            finally:
+                client.execute_command("ACL", "DELUSER", "mute")
+        assert [event.id for event in log.read("a", 0, 9)] == [1, 2]
+        assert caplog.text.count("does not announce them") == 1
 
     def test_without_redis_only_who_waits_is_told(self, server):
         server.kill()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from django_eventstream.events import Event
 from django_eventstream.publishers import messages
-from django_eventstream.publishers.messages import pack, this_process, unpack
+from django_eventstream.publishers.messages import Packer, is_own, unpack
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 events = st.builds(
@@ -20,6 +20,10 @@ events = st.builds(
     id=st.none() | st.integers(1, 2**63 - 1),
     skip_user_ids=st.frozensets(texts, max_size=3),
 )
+
+
+def pack(sent):
+    return Packer().pack(sent)
 
 
 def over_the_wire(messages):
@@ -67,9 +71,20 @@ def test_a_burst_is_one_message():
 
 
 def test_messages_are_signed_and_counted():
-    first, second = over_the_wire([*pack([Event("c", "m", "")]), *pack([Event("c", "m", "")])])
-    assert first.sender == second.sender == this_process().token
+    packer = Packer()
+    first, second = over_the_wire(
+        [*packer.pack([Event("c", "m", "")]), *packer.pack([Event("c", "m", "")])]
+    )
+    assert first.sender == second.sender
+    assert is_own(first.sender)
     assert second.number > first.number
+
+
+def test_streams_of_messages_are_counted_each_for_itself():
+    """A counter for all numbered a message before another one that overtook it."""
+    one, two = over_the_wire([*pack([Event("c", "m", "")]), *pack([Event("c", "m", "")])])
+    assert one.sender != two.sender
+    assert one.number == two.number == 0
 
 
 @pytest.mark.parametrize(

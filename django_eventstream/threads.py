@@ -1,0 +1,35 @@
+"""Calling a function in a thread in which no request has left anything behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+PATIENCE_SECONDS = 5.0
+"""How long the caller waits."""
+
+
+def in_thread(function: Callable[[], Result]) -> Result:
+    """Call a function where no request has left anything behind; raises what it raises.
+
+    TimeoutError if it takes longer than `PATIENCE_SECONDS`.
+    """
+    done: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(function())
+        except Exception as error:
+            done.set_exception(error)
+
+    # Python does not wait for it when it ends, as it does for those of executors.
+    threading.Thread(target=run, name="eventstream-alone", daemon=True).start()
+    try:
+        return done.result(PATIENCE_SECONDS)
+    except FutureTimeoutError:  # another one than Python's own before 3.11
+        raise TimeoutError(f"no answer within {PATIENCE_SECONDS:g} s") from None

@@ -1,0 +1,157 @@
+"""Which log a connection leads to, however its address is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext, override_settings
+
+from django_eventstream import send_event
+from django_eventstream.events import Event
+from django_eventstream.exceptions import (
+    IncompatibleSettings,
+    PublishError,
+    StorageUnavailableError,
+)
+from django_eventstream.logs import require_home, stamped
+from django_eventstream.storage import identity
+from django_eventstream.storage.identity import identify
+from tests.redis_log import redis_log
+
+
+def other(database, **settings):
+    """Another connection to the database of a test, with other settings."""
+    own = connections[database.alias]
+    return type(own)({**own.settings_dict, **settings}, database.alias)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[object]:
+    """The connections that were asked, by a process that knows nothing yet."""
+    found: list[object] = []
+    ask = identity._ask
+    monkeypatch.setattr(identity, "_found", {})
+    monkeypatch.setattr(identity, "_silent_until", {})
+    monkeypatch.setattr(identity, "_ask", lambda given: found.append(given) or ask(given))
+    return found
+
+
+def test_a_log_is_asked_once_and_not_through_the_connection_of_the_caller(default_database, asked):
+    own = connections["default"]
+    with CaptureQueriesContext(own) as queries:
+        ids = {identify(own) for _ in range(3)}
+    assert len(ids) == len(asked) == 1
+    assert all(len(found) == 16 for found in ids)
+    assert len(queries) == 0
+
+
+def test_every_database_is_another_log(database_of, django_db_blocker):
+    with django_db_blocker.unblock():
+        names = ("sqlite", "postgres", "mariadb")
+        ids = {identify(connections[database_of(name).alias]) for name in names}
+    assert len(ids) == 3
+
+
+def test_another_way_to_the_same_postgresql_leads_to_the_same_log(postgres_only, asked):
+    """Through a pooler, say: by its settings alone it would be another log."""
+    same = other(postgres_only, HOST="localhost")
+    assert identify(same) == identify(connections[postgres_only.alias])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("name", ["sqlite", "postgres", "mariadb"])
+def test_the_time_zone_of_a_process_makes_no_other_log(database_of, django_db_blocker, asked, name):
+    """The record of migrations has a time, which reads otherwise in another zone."""
+    with django_db_blocker.unblock():
+        database = database_of(name)
+        elsewhere = other(database, TIME_ZONE="Asia/Tokyo", USER=database.settings.get("USER"))
+        own = identify(connections[database.alias])
+        identity._found.clear()
+        assert identify(elsewhere) == own
+    assert len(asked) == 2
+
+
+def test_a_database_in_memory_is_none_that_others_share(sqlite_only):
+    memory = "file:nobody?mode=memory&cache=shared"
+    assert identify(other(sqlite_only, NAME=memory)) == ""
+
+
+def test_another_path_of_the_same_file_leads_to_the_same_log_and_a_copy_does_not(sqlite_only):
+    path = Path(connections[sqlite_only.alias].settings_dict["NAME"])
+    link, copy = path.with_name("link.sqlite3"), path.with_name("copy.sqlite3")
+    os.link(path, link)
+    shutil.copy(path, copy)
+    own = identify(connections[sqlite_only.alias])
+    assert identify(other(sqlite_only, NAME=str(link))) == own
+    assert identify(other(sqlite_only, NAME=str(copy))) != own
+    link.unlink()
+    copy.unlink()
+
+
+def test_the_schema_that_has_the_table_counts_and_not_the_one_that_comes_first(postgres_only):
+    """A tenant's schema comes first where the table is in the shared one."""
+    name = postgres_only.settings["NAME"]
+
+    def seen_by(path: str) -> str:
+        return identify(other(postgres_only, OPTIONS={"options": f"-c search_path={path}"}))
+
+    own = identify(connections[postgres_only.alias])
+    postgres_only.server.sql("CREATE SCHEMA tenant", name)
+    try:
+        assert seen_by("tenant,public") == own
+        assert seen_by("tenant") == ""
+        for table in ("django_eventstream_event", "django_migrations"):
+            statement = f"CREATE TABLE tenant.{table} AS TABLE public.{table}"
+            postgres_only.server.sql(statement, name)
+        identity._found.clear()
+        assert seen_by("tenant,public") not in ("", own)
+    finally:
+        postgres_only.server.sql("DROP SCHEMA tenant CASCADE", name)
+        identity._found.clear()
+
+
+def test_a_database_that_does_not_answer_is_not_asked_for_each_event(postgres_only, asked):
+    away = other(postgres_only, PORT="1")
+    for _ in range(3):
+        with pytest.raises(StorageUnavailableError, match="cannot be identified"):
+            identify(away)
+    assert len(asked) == 1
+
+
+def test_an_event_of_a_log_that_nobody_knows_now_is_passed_on_all_the_same(monkeypatch):
+    def away(storage):
+        raise StorageUnavailableError("away")
+
+    monkeypatch.setattr("django_eventstream.logs.id_of", away)
+    assert [event.log for event in stamped([Event("a", "message", "x")])] == [None]
+
+
+class OtherThreadsRouter:
+    """Fails where there is no request."""
+
+    thread = ""
+
+    def db_for_write(self, model, **hints):
+        if threading.current_thread().name != self.thread:
+            raise AttributeError("no request")
+        return "default"
+
+
+def test_a_router_that_fails_without_a_request_is_named(default_database, monkeypatch):
+    monkeypatch.setattr(OtherThreadsRouter, "thread", threading.current_thread().name)
+    monkeypatch.setattr("django_eventstream.logs._Home.log", None)
+    with override_settings(DATABASE_ROUTERS=[f"{__name__}.OtherThreadsRouter"]):
+        with pytest.raises(IncompatibleSettings, match="OtherThreadsRouter.*no request"):
+            require_home()
+        with pytest.raises(PublishError, match="docs/howto/tenants.md"):
+            send_event("a", "message", "x", async_publish=False)
+
+
+def test_logs_in_redis_are_told_apart_by_database_and_prefix(redis_server):
+    assert redis_log(redis_server).log_id() == redis_log(redis_server, port=1).log_id()
+    assert redis_log(redis_server).log_id() != redis_log(redis_server, db=1).log_id()

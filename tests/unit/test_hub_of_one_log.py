@@ -1,0 +1,110 @@
+"""A hub takes what is of the log that it reads, from whatever version of the package it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from django_eventstream.events import Event
+from django_eventstream.feeds.hearing import Hearing
+from django_eventstream.hub.hub import Hub
+from django_eventstream.publishers.messages import Packer
+from django_eventstream.storage.base import LogPosition
+from tests.unit.test_hub import OPTIONS, Client, MemoryLog
+
+PATIENT = replace(OPTIONS, poll_seconds=600)
+
+
+class OurLog(MemoryLog):
+    async def get_position(self, channels: list[str]) -> LogPosition:
+        return replace(await super().get_position(channels), log="ours")
+
+
+def event(data: str, event_id: int | None = None, log: str | None = None) -> Event:
+    return Event("c", "message", data, event_id, log=log)
+
+
+async def started(log: MemoryLog, **hold: object) -> tuple[Hub, Client]:
+    hub = Hub(log, PATIENT)
+    client = Client(hub, "c", **hold)
+    await client.until(lambda: client.messages)
+    return hub, client
+
+
+def data_of(client: Client) -> list[str]:
+    return [message.data for message in client.messages if message.type == "message"]
+
+
+def test_an_event_of_another_log_is_not_taken_for_the_next_one():
+    """Two sites with one broker: event 1 of one was taken for event 1 of the other."""
+
+    async def main():
+        hub, client = await started(OurLog())
+        hub.offer([event("theirs", 1, "theirs"), event("ours", 1, "ours")])
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["ours"]
+
+    asyncio.run(main())
+
+
+def test_a_hint_of_another_log_reads_nothing():
+    async def main():
+        log = OurLog()
+        hub, client = await started(log)
+        log.append("c", "1")
+        hub.hint("c", 1, "theirs")
+        before = log.reads
+        hub.hint("c", 1, "ours")
+        await client.until(lambda: data_of(client))
+        assert log.reads == before + 1
+
+    asyncio.run(main())
+
+
+def test_a_stored_event_of_which_nobody_knows_the_log_makes_the_hub_look():
+    """It comes from a process of before, during a deploy."""
+
+    async def main():
+        log = OurLog()
+        hub, client = await started(log)
+        log.append("c", "ours")
+        hub.offer([event("theirs", 1)])
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["ours"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("sender_knows", [True, False])
+def test_an_event_that_is_not_stored_reaches_the_streams_of_its_log(sender_knows):
+    async def main():
+        hub, client = await started(OurLog(), reliable=(), unreliable=("c",))
+        hub.offer([event("theirs", None, "theirs")])
+        hub.offer([event("ours", None, "ours" if sender_knows else None)])
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["ours"]
+
+    asyncio.run(main())
+
+
+def test_a_message_of_before_is_understood_and_one_of_now_is_by_those_of_before():
+    """The log stands in a part that they do not look at."""
+    [message] = Packer().pack([event("x", None, "ours")])
+    assert message.pop("log") == "ours"
+    assert set(message) == {"type", "sender", "number", "events", "hints"}
+    assert all(len(values) == 6 for values in message["events"])
+
+    async def main():
+        hub, client = await started(OurLog(), reliable=(), unreliable=("c",))
+        Hearing().hear({**message, "sender": "another process"}, hub)
+        await client.until(lambda: data_of(client))
+
+    asyncio.run(main())
+
+
+def test_a_message_is_of_one_log():
+    sent = [event("1", 1, "a"), event("2", 2, "a"), event("3", 1, "b"), event("4", 3, "a")]
+    found = [(m["log"], [e[2] for e in m["events"]]) for m in Packer().pack(sent)]
+    assert found == [("a", ["1", "2"]), ("b", ["3"]), ("a", ["4"])]
