@@ -655,7 +655,7 @@ class TestPostgresFeed:
                 assert heard.looks == 1
                 way.freeze(new_ones=False)
                 await until(lambda: heard.looks == 2)
-                await asyncio.to_thread(notify, log_on_postgres, "1:c")
+                await asyncio.to_thread(notify, log_on_postgres, f"{table_of(log_on_postgres)}.1:c")
                 await until(lambda: heard.hints == [("c", 1)])
 
         with Forwarder(log_on_postgres.server.port) as way, through(way, log_on_postgres):
