@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from django_eventstream.events import Event
@@ -25,8 +25,17 @@ OTHER_LIFE_SECONDS = 0.05
 """Pause after the log turned out to have begun anew, until it was asked where it stands."""
 
 
+EARLY_EVENTS = 1_000
+EARLY_CHARACTERS = 1_000_000
+"""Most events without an id, and their data, that wait until it is known which log the hub
+follows."""
+
+
 class LogFollower:
-    """Reads for the channels in `channels`, which the hub adds to and removes from."""
+    """Reads for the channels in `channels`, which the hub adds to and removes from.
+
+    `offer()` gets the events that `may_take()` has put off, once they can be told from others.
+    """
 
     def __init__(
         self,
@@ -34,6 +43,7 @@ class LogFollower:
         channels: Mapping[str, HeldChannel],
         tasks: NamedTasks,
         poll_seconds: float,
+        offer: Callable[[Iterable[Event]], None],
     ) -> None:
         self.epoch = 0
         """Which life of the log the hub's channels are in."""
@@ -43,6 +53,8 @@ class LogFollower:
         self._channels = channels
         self._tasks = tasks
         self._poll_seconds = poll_seconds
+        self._offer = offer
+        self._early: list[Event] = []
         self._news = asyncio.Event()
         self._asked = 0
         self._answered = 0
@@ -104,6 +116,8 @@ class LogFollower:
         self.epoch = position.epoch
         self.log = position.log
         self._restart(restarts, position)
+        early, self._early = self._early, []
+        self._offer(early)
         if position.unnumbered:
             self._tasks.ensure("relay", partial(self._relay, sorted(position.unnumbered)))
         return position.ids
@@ -125,12 +139,21 @@ class LogFollower:
             self.look()
             return False
         if event.log is not None and event.log != self.log:
+            if self.log is None:
+                self._put_off(event)
             return False
         if not self.is_of_our_life(event):
             # Its id may follow by chance on those of the life before.
             self.look()
             return False
         return True
+
+    def _put_off(self, event: Event) -> None:
+        # One with an id will be read.
+        if event.id is None and len(self._early) < EARLY_EVENTS:
+            room = EARLY_CHARACTERS - sum(len(each.data) for each in self._early)
+            if len(event.data) <= room:
+                self._early.append(event)
 
     def is_of_our_life(self, event: Event) -> bool:
         """Say whether the event's id means what the hub's own ids mean."""

@@ -80,7 +80,7 @@ class Hub:
         self._follower = (
             None
             if log is None
-            else LogFollower(log, self._channels, self._tasks, options.poll_seconds)
+            else LogFollower(log, self._channels, self._tasks, options.poll_seconds, self.offer)
         )
         self._is_draining = False
         self._listen()
@@ -155,12 +155,17 @@ class Hub:
     def offer(self, events: Iterable[Event]) -> None:
         """Take events that somebody passed on; they may be old, doubled or out of order."""
         for event in events:
-            if self._follower is not None and not self._follower.may_take(event):
+            stored = self._channels.get(event.channel)
+            loose = self._loose_channels.get(event.channel)
+            if (stored is None and loose is None) or not self._may_take(event):
                 continue
-            if (channel := self._channels.get(event.channel)) is not None:
-                channel.offer(event)
-            if (channel := self._loose_channels.get(event.channel)) is not None:
-                channel.offer(event if event.id is None else replace(event, id=None))
+            if stored is not None:
+                stored.offer(event)
+            if loose is not None:
+                loose.offer(event if event.id is None else replace(event, id=None))
+
+    def _may_take(self, event: Event) -> bool:
+        return self._follower is None or self._follower.may_take(event)
 
     def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
         """Learn that a channel of the log (None: of ours) has reached an id."""

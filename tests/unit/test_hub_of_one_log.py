@@ -89,6 +89,46 @@ def test_an_event_that_is_not_stored_reaches_the_streams_of_its_log(sender_knows
     asyncio.run(main())
 
 
+def test_an_event_that_is_not_stored_waits_until_the_hub_knows_its_log():
+    """It was dropped: none came to those who were there before the log's first answer."""
+
+    class SlowLog(OurLog):
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_up = asyncio.Event()
+
+        async def get_position(self, channels: list[str]) -> LogPosition:
+            await self.is_up.wait()
+            return await super().get_position(channels)
+
+    async def main():
+        log = SlowLog()
+        hub = Hub(log, PATIENT)
+        client = Client(hub, "c", reliable=(), unreliable=("c",))
+        hub.offer([event("theirs", None, "theirs"), event("ours", None, "ours")])
+        log.is_up.set()
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["ours"]
+
+    asyncio.run(main())
+
+
+def test_an_event_of_before_asks_the_log_only_for_a_channel_that_is_held():
+    """During a deploy each event of a process of before cost a question, whoever listened."""
+
+    async def main():
+        log = OurLog()
+        hub, client = await started(log)
+        looked = []
+        hub._follower.look = lambda: looked.append(True)
+        hub.offer([replace(event("elsewhere", 1), channel="nobody holds it")])
+        assert not looked
+        hub.offer([event("here", 1)])
+        assert looked
+
+    asyncio.run(main())
+
+
 def test_a_message_of_before_is_understood_and_one_of_now_is_by_those_of_before():
     """The log stands in a part that they do not look at."""
     [message] = Packer().pack([event("x", None, "ours")])
