@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from copy import deepcopy
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -83,7 +82,11 @@ def _file_of(connection: BaseDatabaseWrapper) -> int:
 
 
 def _ask(connection: BaseDatabaseWrapper) -> str:
-    own: Any = type(connection)(deepcopy(connection.settings_dict), connection.alias)
+    given = connection.settings_dict
+    # From a pool the caller, which may have the last one of it, would wait for itself.
+    options = dict(given.get("OPTIONS") or {})
+    options.pop("pool", None)
+    own: Any = type(connection)({**given, "OPTIONS": options}, connection.alias)
     if schema := getattr(connection, "schema_name", None):
         own.set_schema(schema, getattr(connection, "include_public_schema", True))
     try:
@@ -112,11 +115,13 @@ def _postgres_place(connection: BaseDatabaseWrapper, cursor: Any) -> _Place:
         return None
     quoted = connection.ops.quote_name
     table = f"{quoted(row[0])}.{quoted(MIGRATIONS)}"
-    cursor.execute("SELECT current_database(), to_regclass(%s) IS NOT NULL", [table])
-    database, is_recorded = cursor.fetchone()
+    # A role for the log alone may not read it; where there is none, the answer is NULL.
+    readable = "has_table_privilege(to_regclass(%s), 'SELECT')"
+    cursor.execute(f"SELECT current_database(), {readable}", [table])
+    database, is_readable = cursor.fetchone()
     # A number: the text of a time depends on the time zone of the connection.
     made_at = "EXTRACT(EPOCH FROM MIN(applied))"
-    return database, row[0], _made_at(cursor, table, made_at) if is_recorded else ""
+    return database, row[0], _made_at(cursor, table, made_at) if is_readable else ""
 
 
 def _place(connection: BaseDatabaseWrapper, cursor: Any) -> _Place:

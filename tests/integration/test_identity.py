@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -113,6 +114,40 @@ def test_the_schema_that_has_the_table_counts_and_not_the_one_that_comes_first(p
     finally:
         postgres_only.server.sql("DROP SCHEMA tenant CASCADE", name)
         identity._found.clear()
+
+
+class Uncopyable:
+    """An option that cannot be copied, such as a TLS context for MySQL."""
+
+    def __call__(self, *args, **kwargs) -> sqlite3.Connection:
+        return sqlite3.Connection(*args, **kwargs)
+
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot pickle 'SSLContext' object")
+
+
+def test_options_that_cannot_be_copied_are_used_as_they_are(sqlite_only, asked):
+    """The log was never known, and no stream was opened."""
+    assert identify(other(sqlite_only, OPTIONS={"factory": Uncopyable()}))
+
+
+def test_no_connection_is_taken_from_a_pool(postgres_only, asked):
+    """Who had the last one of a pool waited for itself, and the log was never known."""
+    assert identify(other(postgres_only, OPTIONS={"pool": {"max_size": 1}}))
+
+
+def test_a_role_that_may_not_read_the_record_of_migrations_gets_a_log(postgres_only, asked):
+    """The log was never known to it, and no stream was opened."""
+    name = postgres_only.settings["NAME"]
+    postgres_only.server.sql(
+        "CREATE ROLE log_only; GRANT USAGE ON SCHEMA public TO log_only; "
+        "GRANT SELECT ON django_eventstream_event TO log_only",
+        name,
+    )
+    try:
+        assert identify(other(postgres_only, OPTIONS={"assume_role": "log_only"}))
+    finally:
+        postgres_only.server.sql("DROP OWNED BY log_only; DROP ROLE log_only", name)
 
 
 def test_a_database_that_does_not_answer_is_not_asked_for_each_event(postgres_only, asked):
