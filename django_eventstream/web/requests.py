@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -155,6 +156,9 @@ def _is_authenticated(user: Any) -> bool:
 
 
 def _ticket_seconds(user: Any, channels: Sequence[str]) -> int:
+    if _schema_of(user) is not None:
+        # A ticket has the primary key alone, which is somebody else's in another schema.
+        return 0
     return int(get_channel_manager().get_ticket_seconds(user, channels))
 
 
@@ -171,14 +175,32 @@ def _schema_of(user: Any) -> str | None:
 
 
 def _authorize_again(user: Any, channels: Iterable[str], schema: str | None) -> None:
-    # Django's backends keep the permissions of a user on the object that was asked first.
-    if isinstance(user, Model):
-        if schema is not None and user._state.db is not None:
-            # This thread has no request: in its schema somebody else may have the primary key.
-            connection: Any = connections[user._state.db]
-            connection.set_schema(schema)
-        users = user._meta.model._base_manager.using(user._state.db)
+    if not isinstance(user, Model):
+        _authorize(user, channels)
+        return
+    alias = user._state.db
+    with _in_schema(alias, schema):
+        # Django's backends keep the permissions of a user on the object that was asked first.
+        users = user._meta.model._base_manager.using(alias)
         user = calling_manager(users.filter(pk=user.pk).first)
         if user is None:
             raise EventPermissionError.for_channels(channels)
-    _authorize(user, channels)
+        _authorize(user, channels)
+
+
+@contextmanager
+def _in_schema(alias: str | None, schema: str | None) -> Iterator[None]:
+    """Look where the request did: elsewhere somebody else may have the primary key.
+
+    This thread has no request. Whoever is asked for next in it is of another tenant.
+    """
+    if alias is None or schema is None:
+        yield
+        return
+    connection: Any = connections[alias]
+    before = connection.schema_name
+    connection.set_schema(schema)
+    try:
+        yield
+    finally:
+        connection.set_schema(before)
