@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
+from django_eventstream.deadlines import NoThreadError
+
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 5.0
@@ -17,7 +19,8 @@ PATIENCE_SECONDS = 5.0
 def in_thread(function: Callable[[], Result]) -> Result:
     """Call a function where no request has left anything behind; raises what it raises.
 
-    TimeoutError if it takes longer than `PATIENCE_SECONDS`.
+    TimeoutError if it takes longer than `PATIENCE_SECONDS`, `NoThreadError` if the system has no
+    thread for it, as at the end of a process.
     """
     done: Future[Result] = Future()
 
@@ -28,7 +31,11 @@ def in_thread(function: Callable[[], Result]) -> Result:
             done.set_exception(error)
 
     # Python does not wait for it when it ends, as it does for those of executors.
-    threading.Thread(target=run, name="eventstream-alone", daemon=True).start()
+    thread = threading.Thread(target=run, name="eventstream-alone", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise NoThreadError(str(error)) from error
     try:
         return done.result(PATIENCE_SECONDS)
     except FutureTimeoutError:  # another one than Python's own before 3.11

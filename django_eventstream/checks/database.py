@@ -179,10 +179,6 @@ def _problem_of_tables(connection: BaseDatabaseWrapper) -> str | None:
     return None
 
 
-def _hears_notifications() -> bool:
-    return not settings.POSTGRES_NOTIFY or find_spec("psycopg") is not None
-
-
 def _log_connection() -> BaseDatabaseWrapper | None:
     """Return the connection of the log, unopened; None where the log is not in a database."""
     path = settings.STORAGE_CLASS

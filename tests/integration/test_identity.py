@@ -166,6 +166,21 @@ def test_an_event_of_a_log_that_nobody_knows_now_is_passed_on_all_the_same(monke
     assert [event.log for event in stamped([Event("a", "message", "x")])] == [None]
 
 
+def test_without_a_thread_to_ask_in_an_event_is_passed_on_all_the_same(
+    default_database, monkeypatch
+):
+    """The sender got a RuntimeError, after its event was committed."""
+    identify(connections["default"])
+    monkeypatch.setattr("django_eventstream.logs._Home.log", None)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", start)
+        assert [event.log for event in stamped([Event("a", "message", "x")])] == [None]
+
+
 class OtherThreadsRouter:
     """Fails where there is no request."""
 
