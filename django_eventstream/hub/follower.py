@@ -149,8 +149,9 @@ class LogFollower:
         return True
 
     def _put_off(self, event: Event) -> None:
-        # One with an id will be read.
-        if event.id is None and len(self._early) < EARLY_EVENTS:
+        if event.id is not None:
+            self.look()
+        elif len(self._early) < EARLY_EVENTS:
             room = EARLY_CHARACTERS - sum(len(each.data) for each in self._early)
             if len(event.data) <= room:
                 self._early.append(event)

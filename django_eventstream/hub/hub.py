@@ -169,10 +169,13 @@ class Hub:
 
     def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
         """Learn that a channel of the log (None: of ours) has reached an id."""
-        if self._follower is None or log not in (None, self._follower.log):
+        held, follower = self._channels.get(channel), self._follower
+        if held is None or follower is None:
             return
-        if (held := self._channels.get(channel)) is not None:
+        if log in (None, follower.log):
             held.hint(last_id)
+        elif follower.log is None:
+            follower.look()
 
     def look(self) -> None:
         """Ask the log now: news may have been missed."""

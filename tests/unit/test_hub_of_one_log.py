@@ -113,6 +113,38 @@ def test_an_event_that_is_not_stored_waits_until_the_hub_knows_its_log():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_hint", [True, False])
+def test_news_of_the_log_that_come_before_its_first_answer_are_asked_for(is_hint):
+    """They were dropped, and read when the next regular question was due."""
+
+    class LateLog(OurLog):
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+        async def get_position(self, channels: list[str]) -> LogPosition:
+            position = await super().get_position(channels)
+            self.is_asked.set()
+            await self.may_answer.wait()
+            return position
+
+    async def main():
+        log = LateLog()
+        hub = Hub(log, PATIENT)
+        client = Client(hub, "c", cursor="c:0,:0")
+        await log.is_asked.wait()
+        log.append("c", "news")
+        if is_hint:
+            hub.hint("c", 1, "ours")
+        else:
+            hub.offer([event("news", 1, "ours")])
+        log.may_answer.set()
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["news"]
+
+    asyncio.run(main())
+
+
 def test_an_event_of_before_asks_the_log_only_for_a_channel_that_is_held():
     """During a deploy each event of a process of before cost a question, whoever listened."""
 
