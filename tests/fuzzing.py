@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 from urllib.parse import quote
 
 from hypothesis import strategies as st
@@ -86,6 +87,16 @@ class Answer:
         return {name for name in seen if not may_read(self.request.user, name)}
 
 
+EVERYTHING = Request("wrapper", "", "GET", "/events/", "channel=open", (), b"")
+_TICKET = re.compile(r"^id: (\S+,:[0-9A-Za-z_-]{40,})$", re.M)
+_Kind = TypeVar("_Kind", str, Request)
+
+
+def _with_ticket(request: Request, cursor: str) -> Request:
+    headers = [pair for pair in request.headers if pair[0].lower() != "last-event-id"]
+    return replace(request, headers=(*headers, ("Last-Event-ID", cursor)))
+
+
 @dataclass
 class Loot:
     """What answers gave away: cursors, tickets, links and GRIP headers, whoever got them."""
@@ -93,16 +104,19 @@ class Loot:
     cursors: list[str] = field(default_factory=lambda: ["open:0"])
     paths: list[str] = field(default_factory=lambda: ["/events/_next/"])
     positions: list[str] = field(default_factory=lambda: ["user-anonymous; last-id=e0"])
+    returns: list[Request] = field(default_factory=lambda: [EVERYTHING])
+    """Requests that got a ticket, and bring it."""
 
-    def take(self, received: bytes) -> None:
-        text = received.decode("latin-1")
+    def take(self, answer: Answer) -> None:
+        text = answer.received.decode("latin-1")
+        self._add(self.returns, [_with_ticket(answer.request, t) for t in _TICKET.findall(text)])
         self._add(self.cursors, re.findall(r"^id: (\S+)", text, re.M)[-1:])
         self._add(self.paths, re.findall(r"^Grip-Link: <([^>]+)>", text, re.M | re.I))
         for header in re.findall(r"^Grip-Channel: (.+?)\r", text, re.M | re.I):
             self._add(self.positions, [_as_last(header)])
 
-    def _add(self, kind: list[str], found: Sequence[str]) -> None:
-        kind += [text for text in found if text not in kind]
+    def _add(self, kind: list[_Kind], found: Sequence[_Kind]) -> None:
+        kind += [each for each in found if each not in kind]
         del kind[1:-40]
 
 
@@ -146,6 +160,9 @@ def _send(request: Request, port: int, cookie: str) -> Answer:
 
 # What to send
 
+AS_PROXY = ("Grip-Feature", "link:next, filter:build-id")
+"""What a proxy without a key is known by."""
+
 _PRINTABLE = st.characters(
     min_codepoint=33, max_codepoint=255, exclude_characters="\x7f\x85\xa0\xad"
 )
@@ -186,9 +203,18 @@ _ACCEPTS = st.sampled_from(
 )
 
 
-def _one_of(loot: Sequence[str]) -> st.SearchStrategy[str]:
+def _one_of(loot: Sequence[_Kind]) -> st.SearchStrategy[_Kind]:
     """Whatever is there when it is drawn."""
     return st.integers(0, 1_000).map(lambda number: loot[-1 - number % len(loot)])
+
+
+def ask_for(
+    target: str, user: str, channel: str, more: tuple[tuple[str, str], ...] = ()
+) -> Request:
+    """A client's usual request, for all that is kept."""
+    query = f"channel={quote(channel)}&lastEventId={quote(channel)}:0"
+    headers = (("Accept", "text/event-stream"), *more)
+    return Request(target, user, "GET", "/events/", query, headers, b"")
 
 
 def requests(targets: Sequence[str], loot: Loot, signatures: Sequence[str]) -> st.SearchStrategy:
@@ -208,7 +234,7 @@ def requests(targets: Sequence[str], loot: Loot, signatures: Sequence[str]) -> s
         st.tuples(
             st.sampled_from(["Grip-Sig", "Grip_Sig"]), st.sampled_from([*signatures, "x", "a.b.c"])
         ),
-        st.tuples(st.just("Grip-Feature"), st.just("link:next, filter:build-id")),
+        st.just(AS_PROXY),
         st.tuples(st.just("Accept"), _ACCEPTS),
         st.tuples(st.sampled_from(["If-None-Match", "If-Match"]), st.sampled_from(["*", '"x"'])),
         st.tuples(st.just("If-Modified-Since"), st.just("Thu, 01 Jan 2099 00:00:00 GMT")),
@@ -258,7 +284,19 @@ def requests(targets: Sequence[str], loot: Loot, signatures: Sequence[str]) -> s
         method=st.just("GET"),
         path=st.one_of(st.sampled_from(["/events/_next/", "/events/"]), _one_of(loot.paths)),
         query=st.just(""),
-        headers=st.tuples(st.tuples(st.sampled_from(["Grip-Last", "Grip_Last"]), position), header),
+        headers=st.tuples(
+            st.tuples(st.sampled_from(["Grip-Last", "Grip_Last"]), position), st.just(AS_PROXY)
+        ),
         body=st.just(b""),
     )
-    return st.one_of(anything, recovery)
+    # With the ticket of somebody else, and all that the ticket is for but the cookies.
+    returning = st.builds(replace, _one_of(loot.returns), user=st.sampled_from(["", *USERS]))
+    # So that there are tickets, and positions that are proven.
+    ordinary = st.builds(
+        ask_for,
+        st.sampled_from(targets),
+        st.sampled_from(USERS),
+        st.sampled_from(CHANNELS),
+        st.sampled_from([(), (AS_PROXY,)]),
+    )
+    return st.one_of(anything, recovery, returning, ordinary)
