@@ -167,6 +167,8 @@ class LogFollower:
     def rest(self) -> None:
         """Let go of the log until the next question."""
         self._log.rest()
+        # Whoever comes next begins with what is sent from then on.
+        self._early.clear()
 
     async def _read(self, channel: HeldChannel) -> None:
         while (after := channel.next_read()) is not None:

@@ -89,17 +89,18 @@ def test_an_event_that_is_not_stored_reaches_the_streams_of_its_log(sender_knows
     asyncio.run(main())
 
 
+class SlowLog(OurLog):
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_up = asyncio.Event()
+
+    async def get_position(self, channels: list[str]) -> LogPosition:
+        await self.is_up.wait()
+        return await super().get_position(channels)
+
+
 def test_an_event_that_is_not_stored_waits_until_the_hub_knows_its_log():
     """It was dropped: none came to those who were there before the log's first answer."""
-
-    class SlowLog(OurLog):
-        def __init__(self) -> None:
-            super().__init__()
-            self.is_up = asyncio.Event()
-
-        async def get_position(self, channels: list[str]) -> LogPosition:
-            await self.is_up.wait()
-            return await super().get_position(channels)
 
     async def main():
         log = SlowLog()
@@ -109,6 +110,23 @@ def test_an_event_that_is_not_stored_waits_until_the_hub_knows_its_log():
         log.is_up.set()
         await client.until(lambda: data_of(client))
         assert data_of(client) == ["ours"]
+
+    asyncio.run(main())
+
+
+def test_an_event_that_waits_is_not_for_those_who_come_when_all_have_left():
+    async def main():
+        log = SlowLog()
+        hub = Hub(log, PATIENT)
+        gone = Client(hub, "c", reliable=(), unreliable=("c",))
+        hub.offer([event("for who was there", None, "ours")])
+        hub.leave(gone.connection)
+        client = Client(hub, "c", reliable=(), unreliable=("c",))
+        log.is_up.set()
+        await client.until(lambda: client.messages)
+        hub.offer([event("for all", None, "ours")])
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["for all"]
 
     asyncio.run(main())
 
