@@ -40,7 +40,7 @@ def proven_last(
 ) -> str:
     """`Grip-Last` with a proof of ours, whether or not anybody has such a connection."""
     position = Position(user_id, frozenset(ids), frozenset(unreliable), Cursor(ids, epoch))
-    return written(prove(position))
+    return written(prove(position, is_open=True))
 
 
 def written(position: Position) -> str:

@@ -19,7 +19,7 @@ from django_eventstream.exceptions import (
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
-from django_eventstream.web.proofs import is_told
+from django_eventstream.web.proofs import is_of_open, is_told
 from django_eventstream.web.proxy import is_of_predecessor, is_proxied, position_of
 from django_eventstream.web.requests import find_user, make_hold
 from django_eventstream.web.responses import never_cached
@@ -59,7 +59,9 @@ def recover(
         # Another filter list than the connection's: a new connection gets the right one.
         return end_response()
     try:
-        return recovery_response(request, hold, position.proof)
+        # What goes on by a token was told before.
+        is_open = token is not None or is_of_open(position.proof)
+        return recovery_response(request, hold, position.proof, is_open=is_open)
     except EventStreamError as error:
         return _try_again(error)
 
@@ -70,7 +72,7 @@ def _position_of_page(token: str) -> Position | None:
     except BadRequestError:
         return None
     # Without a key there are none for users, or they are of a time when there was a key.
-    return position if is_told(position.user_id) else None
+    return position if is_told(position.user_id, is_open=True) else None
 
 
 def _make_hold(position: Position) -> Hold:

@@ -50,6 +50,11 @@ def _answer(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     if not is_proxied(request):
         return stream_response(request, hold)
     try:
-        return hold_response(request, hold)
+        return hold_response(request, hold, is_open=_is_open(request))
     except EventStreamError as error:
         return error_response(request, error)
+
+
+def _is_open(request: HttpRequest) -> bool:
+    """Say whether no other view, nor a decorator of one, has decided who may ask here."""
+    return request.resolver_match is not None and request.resolver_match.func is events

@@ -49,30 +49,33 @@ PAGE_RETURN_MILLISECONDS = 100
 LINK_NAME = "eventstream-next"
 
 
-def hold_response(request: HttpRequest, hold: Hold) -> HttpResponse:
+def hold_response(request: HttpRequest, hold: Hold, *, is_open: bool = False) -> HttpResponse:
     """Answer a client's own request: the proxy sends the body and holds, or asks for more.
 
-    Where the proxy may not be told what the client misses later, the client comes back itself.
+    `is_open` says that any visitor may make the request, as far as the view knows. Where the proxy
+    may not be told what the client misses later, the client comes back itself.
     """
     batch = _catch_up(hold, FIRST_BODY_BYTES, at_least_one=False)
     opening = sse.encode_open(_written(hold, batch.start))
-    if not is_told(hold.user_id):
+    if not is_told(hold.user_id, is_open=is_open):
         if batch.has_more:
             return _page_for_client(hold)
         opening += sse.encode_retry(random.randint(*RETURN_MILLISECONDS))
-    return _answer(request, hold, batch, opening + b"".join(batch.frames))
+    return _answer(request, hold, batch, opening + b"".join(batch.frames), is_open=is_open)
 
 
-def recovery_response(request: HttpRequest, hold: Hold, proof: str = "") -> HttpResponse:
+def recovery_response(
+    request: HttpRequest, hold: Hold, proof: str = "", *, is_open: bool = False
+) -> HttpResponse:
     """Answer a proxy that asks, with this proof, what a connection has missed.
 
     A proxy that may not be told goes on holding it if that is nothing. Its proof is not made
     anew: when that is too old the stream ends, and the client comes back by itself.
     """
     batch = _catch_up(hold, PAGE_BYTES, at_least_one=True)
-    if is_told(hold.user_id):
-        return _answer(request, hold, batch, b"".join(batch.frames))
-    return end_response() if batch.frames else _answer(request, hold, batch, b"", proof)
+    if is_told(hold.user_id, is_open=is_open):
+        return _answer(request, hold, batch, b"".join(batch.frames), is_open=is_open)
+    return end_response() if batch.frames else _answer(request, hold, batch, b"", proof=proof)
 
 
 def end_response(body: bytes = b"", position: Position | None = None) -> HttpResponse:
@@ -119,7 +122,13 @@ def _page_for_client(hold: Hold) -> HttpResponse:
 
 
 def _answer(
-    request: HttpRequest, hold: Hold, batch: Batch, body: bytes, proof: str | None = None
+    request: HttpRequest,
+    hold: Hold,
+    batch: Batch,
+    body: bytes,
+    *,
+    proof: str | None = None,
+    is_open: bool = False,
 ) -> HttpResponse:
     position = Position(
         hold.user_id, frozenset(hold.reliable), frozenset(hold.unreliable), batch.end
@@ -132,7 +141,7 @@ def _answer(
         _add_channels(response, position)
         response["Grip-Link"] = grip.next_link(path)
         return response
-    proven = prove(position) if proof is None else replace(position, proof=proof)
+    proven = prove(position, is_open=is_open) if proof is None else replace(position, proof=proof)
     _add_channels(response, proven)
     response["Grip-Hold"] = "stream"
     response["Grip-Keep-Alive"] = grip.keep_alive(sse.KEEP_ALIVE, settings.KEEP_ALIVE_SECONDS)

@@ -32,6 +32,9 @@ SALT = "django_eventstream.position"
 
 _TIME = re.compile(r"[0-9]{1,15}", re.ASCII)
 
+OPEN = ".open"
+"""Ends a proof of a stream that any visitor may open, where nothing can be verified."""
+
 MAC_LENGTH = 22
 """Characters of a MAC: 132 bits in base64."""
 
@@ -48,37 +51,49 @@ PERIODS = 3
 connection after one to two periods, which are longer by a fifth for some."""
 
 
-def is_told(user_id: str | None) -> bool:
+def is_told(user_id: str | None, *, is_open: bool) -> bool:
     """Say whether a proxy that asks for a connection is told what it missed.
 
     Without a key anybody may be asking, who is told what any visitor may read at the address of
-    the stream. Somebody who is not logged in may have got more, where the channel manager looks
-    at the request to name the channels: at a signature, say.
+    the stream. Somebody who is not logged in may have got more, where a view in front of ours has
+    looked at the request (`is_open` is false), or the channel manager does to name the channels:
+    at a signature, say.
     """
-    return can_verify() or (user_id is None and _is_naming_free())
+    return can_verify() or (is_open and user_id is None and _is_naming_free())
 
 
-def prove(position: Position) -> Position:
+def prove(position: Position, *, is_open: bool) -> Position:
     """Return the position with a proof that is believed when it comes back."""
     now = int(time.time())
-    issued_at = now - now % WINDOW_SECONDS if is_told(position.user_id) else now
-    mac = _mac(Signer(salt=SALT), position, issued_at)
-    return replace(position, proof=f"{issued_at}.{mac}")
+    issued_at = now - now % WINDOW_SECONDS if is_told(position.user_id, is_open=is_open) else now
+    # Where it makes no difference equal audiences have equal proofs.
+    kind = OPEN if is_open and not can_verify() else ""
+    mac = _mac(Signer(salt=SALT), position, issued_at, kind)
+    return replace(position, proof=f"{issued_at}.{mac}{kind}")
+
+
+def is_of_open(proof: str) -> bool:
+    """Say whether a proof, once it is checked, is of a stream that any visitor may open."""
+    return proof.endswith(OPEN)
 
 
 def is_proven(position: Position) -> bool:
     """Say whether we authorised a connection of just this user and these channels."""
-    time_text, _, mac = position.proof.partition(".")
-    if not _TIME.fullmatch(time_text) or not _is_recent(int(time_text), position.user_id):
+    kind = OPEN if is_of_open(position.proof) else ""
+    time_text, _, mac = position.proof.removesuffix(kind).partition(".")
+    told = is_told(position.user_id, is_open=bool(kind))
+    if not _TIME.fullmatch(time_text) or not _is_recent(int(time_text), told):
         return False
     signer = Signer(salt=SALT)
     return any(
-        constant_time_compare(mac, _mac(signer, position, int(time_text), key))
+        constant_time_compare(mac, _mac(signer, position, int(time_text), kind, key))
         for key in (signer.key, *signer.fallback_keys)
     )
 
 
-def _mac(signer: Signer, position: Position, issued_at: int, key: str | bytes | None = None) -> str:
+def _mac(
+    signer: Signer, position: Position, issued_at: int, kind: str, key: str | bytes | None = None
+) -> str:
     said = [
         # A proof that clients were told is none any more when the proxy has got its key.
         can_verify(),
@@ -88,13 +103,14 @@ def _mac(signer: Signer, position: Position, issued_at: int, key: str | bytes | 
         sorted(position.unreliable),
         position.cursor.epoch or 0,
         issued_at,
+        kind,
     ]
     return signer.signature(json.dumps(said), key)[:MAC_LENGTH]
 
 
-def _is_recent(issued_at: int, user_id: str | None) -> bool:
-    told = WINDOW_SECONDS + PERIODS * settings.RECOVERY_SECONDS
-    longest = told if is_told(user_id) else TAKEOVER_SECONDS
+def _is_recent(issued_at: int, told: bool) -> bool:
+    long = WINDOW_SECONDS + PERIODS * settings.RECOVERY_SECONDS
+    longest = long if told else TAKEOVER_SECONDS
     # Clocks of several servers differ a little, both ways.
     return abs(time.time() - issued_at) <= longest
 

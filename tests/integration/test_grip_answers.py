@@ -13,7 +13,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth import get_user_model
 from django.core import signing
+from django.http import HttpResponseForbidden
 from django.test import Client
+from django.urls import include, path
+from rest_framework.permissions import BasePermission
 
 from django_eventstream import models, send_event, send_events
 from django_eventstream.backends import get_storage
@@ -21,6 +24,8 @@ from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import Event
 from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.storage.orm import DjangoModelStorage
+from django_eventstream.views import events
+from django_eventstream.viewsets import EventsViewSet
 from tests.grip_last import last_of, proven_last
 from tests.outlets import close_outlets
 
@@ -46,6 +51,28 @@ class Moody(DefaultChannelManager):
 class Looking(DefaultChannelManager):
     def get_channels_for_request(self, request, view_kwargs):
         return super().get_channels_for_request(request, view_kwargs)
+
+
+def signed(request):
+    return events(request, channels=["a"]) if "sig" in request.GET else HttpResponseForbidden()
+
+
+class Signed(BasePermission):
+    def has_permission(self, request, view):
+        return "sig" in request.query_params
+
+
+class SignedViewSet(EventsViewSet):
+    authentication_classes = ()
+    permission_classes = (Signed,)
+    channels = ("a",)
+
+
+GUARDED = (
+    path("signed/", signed),
+    path("viewset/", SignedViewSet.as_view()),
+    path("events/", include("django_eventstream.urls")),
+)
 
 
 class AwayStorage(DjangoModelStorage):
@@ -470,6 +497,18 @@ class TestWithoutKey:
         assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
         send_event("a", "message", "secret")
         assert_ended(ask("/events/_next/", last=last))
+
+    @pytest.mark.parametrize("url", ["/signed/?sig=ok", "/viewset/?sig=ok"])
+    def test_what_stands_in_front_of_the_view_is_not_asked_once_for_hours(self, settings, url):
+        """A decorator or a permission class looked at a signature in the URL, and whoever sent
+        what the proxy had been told was told the events for hours, without any."""
+        settings.ROOT_URLCONF = GUARDED
+        assert ask(url.partition("?")[0]).status_code == 403
+        last = last_of(ask(url))
+        assert ask("/events/_next/", last=last)["Grip-Hold"] == "stream"
+        send_event("a", "message", "secret")
+        assert_ended(ask("/events/_next/", last=last))
+        assert_ended(ask("/events/_next/", last=f"{last}.open"))
 
     def test_a_user_who_may_not_read_any_more_is_not_taken_over(self, alice):
         last = last_of(ask(client=alice))

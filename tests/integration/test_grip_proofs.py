@@ -34,7 +34,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_a_proof_fits_a_header_and_is_the_same_for_equal_audiences():
-    first, again = prove(POSITION), prove(replace(POSITION, cursor=Cursor({"a": 8}, 9)))
+    first, again = (
+        prove(POSITION, is_open=True),
+        prove(replace(POSITION, cursor=Cursor({"a": 8}, 9)), is_open=True),
+    )
     assert first.proof == again.proof
     assert re.fullmatch(r"\d{10}\.[A-Za-z0-9_-]{22}", first.proof)
     assert is_proven(first)
@@ -61,18 +64,18 @@ def test_a_proof_fits_a_header_and_is_the_same_for_equal_audiences():
     ],
 )
 def test_a_proof_is_for_nothing_else(changed):
-    assert not is_proven(replace(prove(POSITION), **changed))
+    assert not is_proven(replace(prove(POSITION, is_open=True), **changed))
 
 
 def test_nobody_is_not_a_user_called_none():
     for name in ("None", "null", "", "anonymous"):
-        nobody = prove(replace(POSITION, user_id=None))
+        nobody = prove(replace(POSITION, user_id=None), is_open=True)
         assert not is_proven(replace(nobody, user_id=name))
 
 
 def test_a_proof_is_believed_for_some_hours(settings, monkeypatch):
     """One that got into an error report would do for ever."""
-    proven, now = prove(POSITION), time.time()
+    proven, now = prove(POSITION, is_open=True), time.time()
 
     def is_proven_after(minutes: int) -> bool:
         monkeypatch.setattr(proofs.time, "time", lambda: now + minutes * 60)
@@ -92,7 +95,7 @@ def test_any_text_for_a_proof_is_refused(text):
 
 
 def test_a_proof_is_for_one_site_and_its_keys(settings):
-    proven = prove(POSITION)
+    proven = prove(POSITION, is_open=True)
     settings.GRIP_PREFIX = "other-"
     assert not is_proven(proven)
     settings.GRIP_PREFIX = ""
@@ -100,7 +103,7 @@ def test_a_proof_is_for_one_site_and_its_keys(settings):
     assert not is_proven(proven)
     settings.SECRET_KEY_FALLBACKS = ["yet-another", old]
     assert is_proven(proven)
-    assert prove(POSITION).proof != proven.proof
+    assert prove(POSITION, is_open=True).proof != proven.proof
 
 
 @pytest.fixture
