@@ -201,11 +201,15 @@ def test_the_relay_command_goes_on_until_it_is_interrupted(
     here = site()
     relay = start_python(
         "from django.core.management import call_command\n"
+        "from django_eventstream.watch import Watch\n"
+        "turn = Watch.turn\n"
+        "Watch.turn = lambda watch: (turn(watch), print('has looked', flush=True))[0]\n"
         "call_command('eventstream_relay', interval=0.2)",
         log=tmp_path / "log",
         database=sqlite_only.settings,
         settings={"GRIP_URL": here.proxy.grip_url},
     )
+    wait_until(lambda: "has looked" in (tmp_path / "log").read_text(), 30)
     with here.client(unique_channel) as client:
         client.wait_open()
         send(unique_channel, [1])
