@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.utils.asyncio import async_unsafe
 
 from django_eventstream import control, sending
@@ -13,6 +14,7 @@ from django_eventstream.backends import get_channel_manager, get_storage, is_rel
 from django_eventstream.cursors import format_cursor
 from django_eventstream.events import Event, validate, validate_channel, validate_user_ids
 from django_eventstream.payloads import encode_payload
+from django_eventstream.processes import after_fork
 
 SendArgument = Event | tuple[str, str, Any]
 
@@ -102,6 +104,13 @@ def channel_permission_changed(user: Any, channel: str) -> None:
     if not get_channel_manager().can_read_channel(user, channel):
         control.announce_disconnect(user, channel)
 
+
+def _renew_thread_of_asgiref() -> None:
+    # It stayed in the parent, and whatever waits for it in a child would wait for ever.
+    SyncToAsync.single_thread_executor = ThreadPoolExecutor(max_workers=1)
+
+
+after_fork(_renew_thread_of_asgiref)
 
 asend_event = sync_to_async(send_event)
 asend_events = sync_to_async(send_events)

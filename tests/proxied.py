@@ -31,15 +31,17 @@ class MembersOnly(DefaultChannelManager):
 
 
 class TellRecoveries:
-    """Middleware: writes each request that names connections into the server's log."""
+    """Middleware: writes each request that names connections into the server's log, once it has
+    been answered: what is sent from then on is no part of the answer."""
 
     def __init__(self, get_response) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
         if "Grip-Last" in request.headers or "/_next/" in request.path:
             print(RECOVERY, request.path, request.headers.get("Grip-Last"), file=sys.stderr)
-        return self.get_response(request)
+        return response
 
 
 class SlowRecoveries(TellRecoveries):

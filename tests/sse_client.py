@@ -41,7 +41,8 @@ class StreamClient(Transcript):
     `retry` is the wait before that in seconds; `None` obeys the server's `retry:`. An answer that
     is no stream ends a browser's `EventSource` for good; with `persistent`, as here by default, it
     is recorded and tried again. `reconnect=False` makes one connection only. A small
-    `receive_buffer` makes a client that does not read felt by the server soon.
+    `receive_buffer` makes a client that does not read felt by the server soon. An answer that does
+    not begin within `patience` seconds is given up, and asked for again.
 
     As a context manager it is closed at the end; `start()` is called by entering.
     """
@@ -56,6 +57,7 @@ class StreamClient(Transcript):
         retry: float | None = 0.05,
         persistent: bool = True,
         receive_buffer: int | None = None,
+        patience: float | None = None,
     ) -> None:
         super().__init__(last_event_id)
         self.url = url
@@ -64,6 +66,7 @@ class StreamClient(Transcript):
         self.fixed_retry = retry
         self.persistent = persistent
         self.receive_buffer = receive_buffer
+        self.patience = patience
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -132,7 +135,7 @@ class StreamClient(Transcript):
             with self._open(exchange.address) as connected:
                 connected.sendall(exchange.request())
                 while self._reading.wait() and exchange.receive(connected.recv(READ_SIZE)):
-                    pass
+                    connected.settimeout(None)
         except OSError as error:
             self.ended(str(error))
         finally:
@@ -146,7 +149,7 @@ class StreamClient(Transcript):
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
             connected.settimeout(CONNECT_TIMEOUT)
             connected.connect(address)
-            connected.settimeout(None)
+            connected.settimeout(self.patience)
             with self._lock:
                 if self._closed.is_set():
                     raise ConnectionAbortedError("closed")

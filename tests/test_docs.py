@@ -52,7 +52,7 @@ def test_a_quantity_is_documented_with_its_unit(name):
 def test_no_page_speaks_of_a_setting_that_does_not_exist():
     for page in [*PAGES, ROOT / "README.md"]:
         named = set(re.findall(rf"\b{PREFIX}([A-Z_]+[A-Z])\b", page.read_text()))
-        others = {"REQUIRE_SERVICES"} if page.name == "testing.md" else set()
+        others = {"REQUIRE_SERVICES", "FUZZ_EXAMPLES"} if page.name == "testing.md" else set()
         assert named <= {*SETTINGS, *others}, page
 
 
@@ -93,6 +93,24 @@ def test_every_condition_of_an_error_is_documented():
     assert conditions
     for condition in conditions:
         assert f"`{condition}`" in text("reference/wire-format.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names_exist(page):
+    for name, test in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", page.read_text()):
+        found = list((ROOT / "tests").rglob(name))
+        assert found, name
+        assert not test or any(f"def {test}(" in path.read_text() for path in found), test
+
+
+@pytest.mark.parametrize("page", ["concepts/security.md", "concepts/delivery.md"])
+def test_every_claim_names_its_test(page):
+    """A claim that no test shows stands among the limits of the page."""
+    tables = re.findall(r"^\|.*\| Shown by \|\n\|[-|]+\|\n((?:\|.*\n)+)", text(page), re.MULTILINE)
+    assert len(tables) >= 3
+    for row in "".join(tables).splitlines():
+        shown_by = row.rstrip("| ").rpartition("|")[2]
+        assert re.fullmatch(r"(,? ?`test_\w+\.py::test_\w+`)+", shown_by), row
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)

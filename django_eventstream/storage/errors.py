@@ -31,8 +31,8 @@ def translated_errors_of_writing(connection: BaseDatabaseWrapper) -> Iterator[No
     If the connection is lost while the database commits, nobody knows whether it did. What it
     refuses it has not stored, and without a connection nothing was sent to it.
     """
-    with translated_errors(connection), connection.cursor():
-        pass
+    with translated_errors(connection):
+        connection.ensure_connection()
     used = connection.connection
     try:
         yield
@@ -53,7 +53,9 @@ def _is_lost(connection: BaseDatabaseWrapper, used: Any) -> bool:
 
 
 def _unavailable(error: Exception, *, may_be_stored: bool = False) -> StorageUnavailableError:
-    is_unmigrated = isinstance(error, ProgrammingError) or "no such" in str(error)
+    is_unmigrated = isinstance(error, ProgrammingError) or any(
+        text in str(error) for text in ("no such", "has no column", "Unknown column")
+    )
     hint = ' (was "migrate" run?)' if is_unmigrated else ""
     if may_be_stored:
         hint = "; it may have been stored: the connection was lost while it was being written"

@@ -19,7 +19,7 @@ from django_eventstream import sse
 from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.current import get_hub
-from django_eventstream.proxies import is_proxy_required
+from django_eventstream.proxies import get_proxies, is_proxy_required
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ block one worker. Either run the project under ASGI (uvicorn, daphne, hypercorn,
 in front of it and set GRIP_URL.
 """
 
+UNPROXIED_MESSAGE = """\
+This server cannot keep an event stream open, because it runs under WSGI; its GRIP proxy could. \
+But this request did not come through a proxy that is configured, or the proxy signs with another \
+key than the one in GRIP_URL or GRIP_PROXIES (sig_key in pushpin.conf).
+"""
+
 PROXY_MESSAGE = """\
 This server streams only through its GRIP proxy (GRIP_PROXY_REQUIRED), and this request did not \
 come through one that is configured: see GRIP_URL, GRIP_PROXIES and their keys.
@@ -44,7 +50,8 @@ def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     if is_proxy_required():
         return HttpResponse(PROXY_MESSAGE, status=501, content_type="text/plain")
     if not isinstance(request, ASGIRequest):
-        return HttpResponse(WSGI_MESSAGE, status=501, content_type="text/plain")
+        message = UNPROXIED_MESSAGE if get_proxies() else WSGI_MESSAGE
+        return HttpResponse(message, status=501, content_type="text/plain")
     offer = (request.scope.get("extensions") or {}).get(EXTENSION)
     if offer is not None:
         offer.hold = hold

@@ -13,7 +13,10 @@ from tests.sse_client import StreamClient, assert_sequence
 KILLED_EVERYWHERE = """
 import itertools, os, signal
 from django.db import connection, transaction
-from django_eventstream import send_event
+from django_eventstream import outbox, send_event
+
+# What others left behind would be numbered by statements among those that are counted here.
+outbox._Look.due = float("inf")
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

@@ -8,6 +8,7 @@ import pytest
 
 from django_eventstream import send_events
 from tests.services.databases import Database
+from tests.services.deadline import wait_until
 from tests.services.forwarder import Forwarder
 from tests.sse_client import StreamClient, numbered
 
@@ -87,9 +88,10 @@ def test_a_client_with_a_ticket_is_sent_away_from_a_frozen_log_without_asking_dj
     with StreamClient(url, headers=headers) as client:
         cursor = client.wait_open().last_event_id
     server.restart()
-    with StreamClient(url, headers=headers, reconnect=False) as first:
-        # By which the process sees what Django answers, and may repeat it.
+    with StreamClient(url, headers=headers) as first:
+        # A process that has not answered anybody yet honours no ticket.
         first.wait_open()
+    wait_until(lambda: server.stats()["streams"] == 0)
     asked = server.stats()["streams_asked_for"]
     way.freeze(new_ones=True)
     with StreamClient(url, headers=headers, last_event_id=cursor, reconnect=False) as client:

@@ -257,3 +257,20 @@ def test_a_child_answers_requests_though_its_parent_did():
         assert os.waitpid(pid, 0)[1] == 0
     """
     run_python(code)
+
+
+def test_a_child_sends_in_async_code_though_its_parent_did():
+    """The thread in which asgiref calls sync functions stayed in the parent: the child hung."""
+    code = """if True:
+        import asyncio, os, signal
+        from django_eventstream import asend_event
+        asyncio.run(asend_event("a", "message", 1))
+        if not os.fork():
+            signal.alarm(20)
+            assert asyncio.run(asend_event("a", "message", 2)).id
+            os._exit(0)
+        _, status = os.wait()
+        assert status == 0, status
+    """
+    log = {"EVENTSTREAM_STORAGE_CLASS": "django_eventstream.storage.MemoryStorage"}
+    run_python(code, settings=log)
