@@ -83,7 +83,7 @@ def _file_of(connection: BaseDatabaseWrapper) -> int:
 
 
 def _ask(connection: BaseDatabaseWrapper) -> str:
-    own: Any = type(connection)(deepcopy(connection.settings_dict), connection.alias)
+    own: Any = type(connection)(_settings_of(connection), connection.alias)
     if schema := getattr(connection, "schema_name", None):
         own.set_schema(schema, getattr(connection, "include_public_schema", True))
     try:
@@ -98,6 +98,14 @@ def _ask(connection: BaseDatabaseWrapper) -> str:
         return ""
     text = "\0".join(map(str, (own.vendor, *found)))
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings_of(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+    settings = deepcopy(connection.settings_dict)
+    # From a pool that the callers have emptied there would come none.
+    settings["OPTIONS"] = {**(settings.get("OPTIONS") or {})}
+    settings["OPTIONS"].pop("pool", None)
+    return settings
 
 
 # A place is a database by its own name, the rest of what tells the table in it from others, and
