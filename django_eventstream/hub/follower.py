@@ -38,7 +38,7 @@ class LogFollower:
         self.epoch = 0
         """Which life of the log the hub's channels are in."""
         self.log: str | None = None
-        """Which log this is; None before it was first asked."""
+        """Which log this is; None before it was first asked, and while nobody can say."""
         self._log = log
         self._channels = channels
         self._tasks = tasks
@@ -102,7 +102,7 @@ class LogFollower:
             else:
                 channel.hint(last_id)
         self.epoch = position.epoch
-        self.log = position.log
+        self.log = self.log if position.log is None else position.log
         self._restart(restarts, position)
         if position.unnumbered:
             self._tasks.ensure("relay", partial(self._relay, sorted(position.unnumbered)))
@@ -124,13 +124,19 @@ class LogFollower:
             # Of another version of this package, during a deploy.
             self.look()
             return False
-        if event.log is not None and event.log != self.log:
+        if not self.is_ours(event.log, is_stored=event.id is not None):
             return False
         if not self.is_of_our_life(event):
             # Its id may follow by chance on those of the life before.
             self.look()
             return False
         return True
+
+    def is_ours(self, log: str | None, *, is_stored: bool) -> bool:
+        """Say whether this is our log; while nobody knows which is, what is stored is looked up."""
+        if log is not None and self.log is None and is_stored:
+            self.look()
+        return log in (None, self.log)
 
     def is_of_our_life(self, event: Event) -> bool:
         """Say whether the event's id means what the hub's own ids mean."""

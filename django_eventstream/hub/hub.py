@@ -164,7 +164,7 @@ class Hub:
 
     def hint(self, channel: str, last_id: int, log: str | None = None) -> None:
         """Learn that a channel of the log (None: of ours) has reached an id."""
-        if self._follower is None or log not in (None, self._follower.log):
+        if self._follower is None or not self._follower.is_ours(log, is_stored=True):
             return
         if (held := self._channels.get(channel)) is not None:
             held.hint(last_id)
