@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from django_eventstream.backends import get_storage
 from django_eventstream.conf import other_setting
+from django_eventstream.deadlines import NoThreadError
 from django_eventstream.events import Event
 from django_eventstream.exceptions import IncompatibleSettings, StorageUnavailableError
 from django_eventstream.storage.base import Storage
@@ -39,7 +40,7 @@ def require_home() -> str | None:
         found = id_of(get_storage())
         if found != _Home.log:
             _Home.log = in_thread(_find_home)
-    except (StorageUnavailableError, TimeoutError):
+    except (StorageUnavailableError, TimeoutError, NoThreadError):
         return None
     if found != _Home.log:
         raise IncompatibleSettings(_problem())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import threading
@@ -18,8 +19,10 @@ from django_eventstream.exceptions import (
     PublishError,
     StorageUnavailableError,
 )
+from django_eventstream.hub.log import LogReader
 from django_eventstream.logs import require_home, stamped
-from django_eventstream.storage import identity
+from django_eventstream.storage import DjangoModelStorage, identity
+from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.identity import identify
 from tests.redis_log import redis_log
 
@@ -155,3 +158,55 @@ def test_a_router_that_fails_without_a_request_is_named(default_database, monkey
 def test_logs_in_redis_are_told_apart_by_database_and_prefix(redis_server):
     assert redis_log(redis_server).log_id() == redis_log(redis_server, port=1).log_id()
     assert redis_log(redis_server).log_id() != redis_log(redis_server, db=1).log_id()
+
+
+def test_a_log_is_identified_though_its_pool_has_no_connection_left(postgres_only, asked):
+    """Whoever sent held the only one, and waited five seconds for another, again and again."""
+    options = connections[postgres_only.alias].settings_dict["OPTIONS"]
+    pool = {"min_size": 1, "max_size": 1, "timeout": 10}
+    pooled = other(postgres_only, OPTIONS={**options, "pool": pool}, CONN_MAX_AGE=0)
+    pooled.ensure_connection()
+    try:
+        assert identify(pooled) == identify(connections[postgres_only.alias])
+    finally:
+        pooled.close()
+        pooled.close_pool()
+
+
+def test_streams_open_where_the_log_cannot_be_identified(postgres_only, asked):
+    """A user of the database who may not read the record of migrations had no streams at all."""
+    name, settings = postgres_only.settings["NAME"], connections[postgres_only.alias].settings_dict
+    tables = "django_eventstream_event, django_eventstream_eventcounter"
+    postgres_only.server.sql("CREATE ROLE narrow LOGIN PASSWORD 'narrow'", name)
+    postgres_only.server.sql(f"GRANT SELECT, UPDATE, INSERT ON {tables} TO narrow", name)
+    reader = LogReader(DjangoModelStorage(postgres_only.alias))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(settings, "USER", "narrow")
+        patch.setitem(settings, "PASSWORD", "narrow")
+        try:
+            position = asyncio.run(_position(reader))
+        finally:
+            postgres_only.server.sql("DROP OWNED BY narrow", name)
+            postgres_only.server.sql("DROP ROLE narrow", name)
+    assert (position.ids, position.log) == ({"nobody": 0}, None)
+
+
+async def _position(reader: LogReader) -> LogPosition:
+    try:
+        return await reader.get_position(["nobody"])
+    finally:
+        reader.rest()
+        while reader.threads:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def test_a_sender_needs_no_thread_to_know_its_log(monkeypatch):
+    """From 3.12 on Python begins none while it ends: an event was stored, and sending it failed."""
+
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("django_eventstream.logs._Home.log", None)
+    with override_settings(EVENTSTREAM_STORAGE_CLASS="django_eventstream.storage.MemoryStorage"):
+        monkeypatch.setattr(threading.Thread, "start", no_more)
+        assert send_event("a", "message", "x").id == 1
