@@ -83,6 +83,8 @@ def relay(channels: Iterable[str]) -> int:
         if events := storage.number(channel):
             count += len(events)
             publish(events)
+            # Where callers commit by hand, nobody else ever sends after a commit.
+            retention.after_send(events)
     return count
 
 
