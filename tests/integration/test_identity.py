@@ -13,6 +13,7 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext, override_settings
 
 from django_eventstream import send_event
+from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import Event
 from django_eventstream.exceptions import (
     IncompatibleSettings,
@@ -153,6 +154,23 @@ def test_a_router_that_fails_without_a_request_is_named(default_database, monkey
             require_home()
         with pytest.raises(PublishError, match="docs/howto/tenants.md"):
             send_event("a", "message", "x", async_publish=False)
+
+
+class NothingReliable(DefaultChannelManager):
+    def is_channel_reliable(self, channel):
+        return False
+
+
+def test_a_task_without_a_request_may_send_what_is_not_stored(monkeypatch, caplog):
+    """Which log it would have used was asked of a router that needs a request: that failed."""
+    monkeypatch.setattr(OtherThreadsRouter, "thread", "that of a request")
+    monkeypatch.setattr("django_eventstream.outbox._Refusal.text", "")
+    with override_settings(
+        DATABASE_ROUTERS=[f"{__name__}.OtherThreadsRouter"],
+        EVENTSTREAM_CHANNELMANAGER_CLASS=f"{__name__}.NothingReliable",
+    ):
+        send_event("a", "message", "x")
+    assert "no request" in caplog.text
 
 
 def test_logs_in_redis_are_told_apart_by_database_and_prefix(redis_server):
