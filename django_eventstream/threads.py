@@ -39,4 +39,7 @@ def in_thread(function: Callable[[], Result], seconds: float = PATIENCE_SECONDS)
     try:
         return done.result(seconds)
     except FutureTimeoutError:  # another one than Python's own before 3.11
+        if done.done():
+            # It is what the function raised.
+            raise
         raise TimeoutError(f"no answer within {seconds:g} s") from None
