@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from django.core.exceptions import ImproperlyConfigured
+
 from django_eventstream.backends import get_storage
 from django_eventstream.conf import other_setting
 from django_eventstream.deadlines import NoThreadError
@@ -37,9 +39,9 @@ def require_home() -> str | None:
     Raises `IncompatibleSettings` if it is another one than streams are served from.
     """
     try:
-        found = id_of(get_storage())
+        found = _find()
         if found != _Home.log:
-            _Home.log = in_thread(_find_home)
+            _Home.log = in_thread(_find)
     except (StorageUnavailableError, TimeoutError, NoThreadError):
         return None
     if found != _Home.log:
@@ -56,10 +58,10 @@ def stamped(events: Sequence[Event]) -> list[Event]:
     return [replace(event, log=log) for event in events]
 
 
-def _find_home() -> str:
+def _find() -> str:
     try:
         return id_of(get_storage())
-    except StorageUnavailableError:
+    except (StorageUnavailableError, ImproperlyConfigured):
         raise
     except Exception as error:
         # A router of the project that needs a request.

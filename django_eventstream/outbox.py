@@ -19,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream import retention, transactions
 from django_eventstream.backends import get_publishers, get_storage
+from django_eventstream.deadlines import NoThreadError
 from django_eventstream.events import Event
 from django_eventstream.exceptions import (
     HistoryGoneError,
@@ -27,6 +28,7 @@ from django_eventstream.exceptions import (
     StorageUnavailableError,
 )
 from django_eventstream.logs import stamped
+from django_eventstream.publishers.base import Publisher
 from django_eventstream.storage.base import LogPosition, Storage
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 60
 """How often a process that sends looks for what others left behind. Hubs look at each tick; this
 is for a project that has none."""
+
+RELAY_SECONDS = 30.0
+"""How long a thread of ours may take, for hubs and for callers that commit by hand: somebody who
+numbers very many events of a channel has locked it for as long."""
 
 MOST_OVERDUE = 1_000
 """Channels that a thread remembers to have sent to in vain; others wait for whoever looks next."""
@@ -71,13 +77,23 @@ def relay(channels: Iterable[str]) -> int:
         return 0
     if _commits_by_hand(storage):
         # Ids that are announced must not wait for a commit that may never come.
-        return transactions.call_apart(partial(relay, channels))
+        return _relay_apart(channels)
     count = 0
     for channel in channels:
         if events := storage.number(channel):
             count += len(events)
             publish(events)
+            # Where callers commit by hand, nobody else ever sends after a commit.
+            retention.after_send(events)
     return count
+
+
+def _relay_apart(channels: Iterable[str]) -> int:
+    try:
+        return transactions.call_apart(partial(relay, channels), RELAY_SECONDS)
+    except (TimeoutError, NoThreadError) as error:
+        text = f"events that were left behind may not have been numbered: {error}"
+        raise StorageUnavailableError(text, may_be_stored=True) from error
 
 
 def look(storage: Storage, channels: Sequence[str]) -> LogPosition:
@@ -98,28 +114,38 @@ def look(storage: Storage, channels: Sequence[str]) -> LogPosition:
 def relay_left_behind() -> int:
     """Find every channel with events left behind, and relay them; return how many events."""
     storage = get_storage()
-    return 0 if storage is None else relay(storage.get_position(()).unnumbered)
+    channels = () if storage is None else storage.get_position(()).unnumbered
+    return relay(channels) if channels else 0
 
 
 def publish(events: Sequence[Event], *, wait: bool = False) -> None:
     """Tell all holders of connections; with `wait`, raise `PublishError` if one was not told."""
     try:
         events = stamped(events)
+        publishers = get_publishers()
     except IncompatibleSettings as error:
         _refuse(error, wait)
         return
-    failures: list[PublishError] = []
-    for publisher in get_publishers():
-        try:
-            publisher.publish(events, wait=wait)
-        except PublishError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    failures = [_publish_by(publisher, events, wait) for publisher in publishers]
+    if wait and (failed := [error for error in failures if error is not None]):
+        raise failed[0]
+
+
+def _publish_by(publisher: Publisher, events: Sequence[Event], wait: bool) -> PublishError | None:
+    try:
+        publisher.publish(events, wait=wait)
+    except PublishError as error:
+        return error
+    except Exception as error:
+        # The events are stored: whoever sent them would believe that they are not, and other
+        # publishers would not hear of them.
+        logger.exception("A publisher failed")
+        return PublishError(f"{type(publisher).__name__} failed: {error}")
+    return None
 
 
 def _refuse(error: IncompatibleSettings, wait: bool) -> None:
-    """Events of a log that nobody streams from are passed on to nobody."""
+    """Pass events on to nobody: no stream is served from their log, or a broker is misnamed."""
     if wait:
         raise PublishError(str(error)) from error
     if _Refusal.text != str(error):

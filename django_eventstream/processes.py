@@ -12,6 +12,7 @@ Nothing here takes a lock, since a fork may come at any time.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from itertools import count
 from multiprocessing import parent_process, util
 from typing import Any, Generic, TypeVar
 from weakref import WeakMethod
+
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0
 """How long a process that ends waits for its queues."""
@@ -96,7 +99,11 @@ def flush(seconds: float = FLUSH_SECONDS) -> None:
     """
     deadline = time.monotonic() + seconds
     for finish in _at_exit.living():
-        finish(deadline)
+        try:
+            finish(deadline)
+        except Exception:
+            # The others have something to send as well.
+            logger.exception("What still waits to be sent may be lost")
 
 
 def _begin_anew() -> None:

@@ -13,14 +13,14 @@ from django_eventstream.deadlines import NoThreadError
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 5.0
-"""How long the caller waits."""
+"""How long the caller waits, unless it says so."""
 
 
-def in_thread(function: Callable[[], Result]) -> Result:
+def in_thread(function: Callable[[], Result], seconds: float = PATIENCE_SECONDS) -> Result:
     """Call a function where no request has left anything behind; raises what it raises.
 
-    TimeoutError if it takes longer than `PATIENCE_SECONDS`, `NoThreadError` if the system has no
-    thread for it, as at the end of a process.
+    TimeoutError if it takes longer, and `NoThreadError` where none can begin: the system has no
+    more, or Python is ending.
     """
     done: Future[Result] = Future()
 
@@ -37,6 +37,9 @@ def in_thread(function: Callable[[], Result]) -> Result:
     except RuntimeError as error:
         raise NoThreadError(str(error)) from error
     try:
-        return done.result(PATIENCE_SECONDS)
+        return done.result(seconds)
     except FutureTimeoutError:  # another one than Python's own before 3.11
-        raise TimeoutError(f"no answer within {PATIENCE_SECONDS:g} s") from None
+        if done.done():
+            # It is what the function raised.
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None

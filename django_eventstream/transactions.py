@@ -13,12 +13,14 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_eventstream.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -166,10 +168,12 @@ def owned_thread() -> Iterator[None]:
             connection.settings_dict = before
 
 
-def call_apart(function: Callable[[], Result]) -> Result:
-    """Call a function in a thread and with connections of its own, and wait for it."""
-    with ThreadPoolExecutor(1, "eventstream-apart", initializer=own_thread) as executor:
-        return executor.submit(_closing, function).result()
+def call_apart(function: Callable[[], Result], seconds: float) -> Result:
+    """Call a function in a thread and with connections of its own, and wait for it.
+
+    Raises what it raises, and what `in_thread()` raises.
+    """
+    return in_thread(partial(_apart, function), seconds)
 
 
 def _without_autocommit() -> list[BaseDatabaseWrapper]:
@@ -178,7 +182,8 @@ def _without_autocommit() -> list[BaseDatabaseWrapper]:
     return [connections[alias] for alias in by_hand if connections[alias].connection is None]
 
 
-def _closing(function: Callable[[], Result]) -> Result:
+def _apart(function: Callable[[], Result]) -> Result:
+    own_thread()
     try:
         return function()
     finally:

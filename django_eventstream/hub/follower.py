@@ -48,7 +48,7 @@ class LogFollower:
         self.epoch = 0
         """Which life of the log the hub's channels are in."""
         self.log: str | None = None
-        """Which log this is; None before it was first asked."""
+        """Which log this is; None before it was first asked, and while nobody can say."""
         self._log = log
         self._channels = channels
         self._tasks = tasks
@@ -114,7 +114,7 @@ class LogFollower:
             else:
                 channel.hint(last_id)
         self.epoch = position.epoch
-        self.log = position.log
+        self.log = self.log if position.log is None else position.log
         self._restart(restarts, position)
         early, self._early = self._early, []
         self._offer(early)

@@ -20,7 +20,7 @@ from django_eventstream.deadlines import NoThreadError, Threads, Worker
 from django_eventstream.events import Event
 from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
 from django_eventstream.logs import id_of
-from django_eventstream.outbox import relay
+from django_eventstream.outbox import RELAY_SECONDS, relay
 from django_eventstream.storage.base import LogPosition, Storage
 from django_eventstream.transactions import own_thread
 
@@ -36,9 +36,6 @@ LONGEST_QUESTION_SECONDS = 20.0
 """Each time that a question of open streams finds no answer it waits twice as long the next time,
 up to this: a database that is merely slow gets its work done, and no other question waits for it.
 """
-
-RELAY_SECONDS = 30.0
-"""Somebody who numbers very many events of a channel has locked it for as long."""
 
 PAUSES = (0, 0, 0, 1, 2, 4, 8, 16, 30, *(60,) * 13)
 """See `Threads`: so many questions may hang, each of which may have a connection. While a database
@@ -69,6 +66,7 @@ class LogReader:
         self._threads = _threads("eventstream-log", PAUSES)
         self._relays = _threads("eventstream-relay", RELAYS)
         self._worker: Worker | None = None
+        self._is_unidentified = False
         self._seconds: dict[Hashable, float] = {}
         """How long the questions wait that were overdue."""
 
@@ -94,7 +92,17 @@ class LogReader:
             raise StorageUnavailableError(str(error), may_be_stored=True) from error
 
     def _ask_position(self, channels: list[str]) -> LogPosition:
-        return replace(self._storage.get_position(channels), log=id_of(self._storage))
+        return replace(self._storage.get_position(channels), log=self._identify())
+
+    def _identify(self) -> str | None:
+        # It takes another connection, and other rights: streams do not wait for that.
+        try:
+            return id_of(self._storage)
+        except StorageUnavailableError as error:
+            if not self._is_unidentified:
+                logger.warning("What other processes say is looked up in the log: %s", error)
+            self._is_unidentified = True
+            return None
 
     def rest(self) -> None:
         """Close the database connection until it is needed again."""

@@ -10,7 +10,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 from weakref import finalize
 
@@ -101,6 +103,7 @@ class BackgroundSender:
         self._make_send = make_send
         self._timeout = timeout
         self._finalizer: finalize[..., BackgroundSender] | None = None
+        _import_now()
         self._begin()
         processes.after_fork(self._begin)
         processes.before_exit(self.flush)
@@ -172,6 +175,16 @@ class BackgroundSender:
         if why is not None and not self._is_refusing:
             logger.warning("%s: some events are not sent: %s", self._name, why)
         self._is_refusing = why is not None
+
+
+def _import_now() -> None:
+    """Have Python import what redis-py makes it import when the first client is made.
+
+    If a process forks while a thread imports something, the import never ends in the child: it
+    would wait for it in the thread that sends, for as long as it lives.
+    """
+    with suppress(metadata.PackageNotFoundError):
+        metadata.version("django")
 
 
 def _run(name: str, queue: _Queue, make_send: Callable[[], Send]) -> None:

@@ -25,8 +25,8 @@ class LogPosition:
     unnumbered: frozenset[str] = frozenset()
     """Channels with committed events that whoever sent them left behind without a number."""
 
-    log: str = ""
-    """See `Storage.log_id()`."""
+    log: str | None = ""
+    """See `Storage.log_id()`; None while nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,11 +82,7 @@ def _file_of(connection: BaseDatabaseWrapper) -> int:
 
 
 def _ask(connection: BaseDatabaseWrapper) -> str:
-    given = connection.settings_dict
-    # From a pool the caller, which may have the last one of it, would wait for itself.
-    options = dict(given.get("OPTIONS") or {})
-    options.pop("pool", None)
-    own: Any = type(connection)({**given, "OPTIONS": options}, connection.alias)
+    own: Any = type(connection)(_settings_of(connection), connection.alias)
     if schema := getattr(connection, "schema_name", None):
         own.set_schema(schema, getattr(connection, "include_public_schema", True))
     try:
@@ -101,6 +97,14 @@ def _ask(connection: BaseDatabaseWrapper) -> str:
         return ""
     text = "\0".join(map(str, (own.vendor, *found)))
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings_of(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+    # Not a deep copy: options may have what cannot be copied, such as an SSLContext.
+    options = {**(connection.settings_dict.get("OPTIONS") or {})}
+    # From a pool that the callers have emptied there would come none.
+    options.pop("pool", None)
+    return {**connection.settings_dict, "OPTIONS": options}
 
 
 # A place is a database by its own name, the rest of what tells the table in it from others, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -13,14 +14,17 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext, override_settings
 
 from django_eventstream import send_event
+from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.events import Event
 from django_eventstream.exceptions import (
     IncompatibleSettings,
     PublishError,
     StorageUnavailableError,
 )
+from django_eventstream.hub.log import LogReader
 from django_eventstream.logs import require_home, stamped
-from django_eventstream.storage import identity
+from django_eventstream.storage import DjangoModelStorage, identity
+from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.identity import identify
 from tests.redis_log import redis_log
 
@@ -202,6 +206,75 @@ def test_a_router_that_fails_without_a_request_is_named(default_database, monkey
             send_event("a", "message", "x", async_publish=False)
 
 
+class NothingReliable(DefaultChannelManager):
+    def is_channel_reliable(self, channel):
+        return False
+
+
+def test_a_task_without_a_request_may_send_what_is_not_stored(monkeypatch, caplog):
+    """Which log it would have used was asked of a router that needs a request: that failed."""
+    monkeypatch.setattr(OtherThreadsRouter, "thread", "that of a request")
+    monkeypatch.setattr("django_eventstream.outbox._Refusal.text", "")
+    with override_settings(
+        DATABASE_ROUTERS=[f"{__name__}.OtherThreadsRouter"],
+        EVENTSTREAM_CHANNELMANAGER_CLASS=f"{__name__}.NothingReliable",
+    ):
+        send_event("a", "message", "x")
+    assert "no request" in caplog.text
+
+
 def test_logs_in_redis_are_told_apart_by_database_and_prefix(redis_server):
     assert redis_log(redis_server).log_id() == redis_log(redis_server, port=1).log_id()
     assert redis_log(redis_server).log_id() != redis_log(redis_server, db=1).log_id()
+
+
+def test_a_log_is_identified_though_its_pool_has_no_connection_left(postgres_only, asked):
+    """Whoever sent held the only one, and waited five seconds for another, again and again."""
+    options = connections[postgres_only.alias].settings_dict["OPTIONS"]
+    pool = {"min_size": 1, "max_size": 1, "timeout": 10}
+    pooled = other(postgres_only, OPTIONS={**options, "pool": pool}, CONN_MAX_AGE=0)
+    pooled.ensure_connection()
+    try:
+        assert identify(pooled) == identify(connections[postgres_only.alias])
+    finally:
+        pooled.close()
+        pooled.close_pool()
+
+
+def test_streams_open_where_the_log_cannot_be_identified(postgres_only, asked):
+    """A user of the database who may not read the record of migrations had no streams at all."""
+    name, settings = postgres_only.settings["NAME"], connections[postgres_only.alias].settings_dict
+    tables = "django_eventstream_event, django_eventstream_eventcounter"
+    postgres_only.server.sql("CREATE ROLE narrow LOGIN PASSWORD 'narrow'", name)
+    postgres_only.server.sql(f"GRANT SELECT, UPDATE, INSERT ON {tables} TO narrow", name)
+    reader = LogReader(DjangoModelStorage(postgres_only.alias))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(settings, "USER", "narrow")
+        patch.setitem(settings, "PASSWORD", "narrow")
+        try:
+            position = asyncio.run(_position(reader))
+        finally:
+            postgres_only.server.sql("DROP OWNED BY narrow", name)
+            postgres_only.server.sql("DROP ROLE narrow", name)
+    assert (position.ids, position.log) == ({"nobody": 0}, None)
+
+
+async def _position(reader: LogReader) -> LogPosition:
+    try:
+        return await reader.get_position(["nobody"])
+    finally:
+        reader.rest()
+        while reader.threads:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def test_a_sender_needs_no_thread_to_know_its_log(monkeypatch):
+    """From 3.12 on Python begins none while it ends: an event was stored, and sending it failed."""
+
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("django_eventstream.logs._Home.log", None)
+    with override_settings(EVENTSTREAM_STORAGE_CLASS="django_eventstream.storage.MemoryStorage"):
+        monkeypatch.setattr(threading.Thread, "start", no_more)
+        assert send_event("a", "message", "x").id == 1

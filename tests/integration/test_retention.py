@@ -16,6 +16,7 @@ from django_eventstream.backends import get_storage
 from django_eventstream.channelmanager import DefaultChannelManager, Retention
 from django_eventstream.events import CONTROL_CHANNEL, Event
 from django_eventstream.models import Event as Row
+from django_eventstream.outbox import relay_left_behind
 from django_eventstream.retention import BATCH_SIZE, PAUSE_SECONDS, Housekeeper
 
 
@@ -92,6 +93,16 @@ def test_a_send_removes_nothing_before_the_pause_is_over_and_one_batch_after_it(
     assert len(kept("a")) == 7
     send_event("a", "message", "x")
     assert len(kept("a")) == 8
+
+
+def test_what_is_left_behind_for_others_to_number_has_old_events_removed(default_database, clock):
+    """A project that commits by hand has no other sends, and its log grew for ever."""
+    fill("a", 3, days=2)
+    clock.now += PAUSE_SECONDS
+    get_storage().stage([Event("a", "message", "new")])
+    Row.objects.filter(eid=None).update(created=timezone.now() - timedelta(seconds=5))
+    assert relay_left_behind() == 1
+    assert kept("a") == [4]
 
 
 def test_more_than_a_batch_goes_with_half_as_many_sends(default_database, clock):

@@ -18,8 +18,10 @@ PATIENT = replace(OPTIONS, poll_seconds=600)
 
 
 class OurLog(MemoryLog):
+    name: str | None = "ours"
+
     async def get_position(self, channels: list[str]) -> LogPosition:
-        return replace(await super().get_position(channels), log="ours")
+        return replace(await super().get_position(channels), log=self.name)
 
 
 def event(data: str, event_id: int | None = None, log: str | None = None) -> Event:
@@ -198,3 +200,39 @@ def test_a_message_is_of_one_log():
     sent = [event("1", 1, "a"), event("2", 2, "a"), event("3", 1, "b"), event("4", 3, "a")]
     found = [(m["log"], [e[2] for e in m["events"]]) for m in Packer().pack(sent)]
     assert found == [("a", ["1", "2"]), ("b", ["3"]), ("a", ["4"])]
+
+
+class UnknownLog(OurLog):
+    """A log of which nobody can say which it is."""
+
+    name = None
+
+
+@pytest.mark.parametrize("carries", [True, False])
+def test_a_hub_that_cannot_say_which_log_it_reads_looks_there(carries):
+    """What came meanwhile was dropped, and found by the next regular question."""
+
+    async def main():
+        log = UnknownLog()
+        hub, client = await started(log)
+        log.append("c", "ours")
+        if carries:
+            hub.offer([event("theirs", 1, "theirs")])
+        else:
+            hub.hint("c", 1, "theirs")
+        await client.until(lambda: data_of(client))
+        assert data_of(client) == ["ours"]
+
+    asyncio.run(main())
+
+
+def test_a_log_that_was_known_once_is_not_forgotten():
+    async def main():
+        log = OurLog()
+        hub, client = await started(log)
+        log.name = None
+        await hub._follower.ask(["c"])
+        hub.offer([event("ours", 1, "ours")])
+        await client.until(lambda: data_of(client))
+
+    asyncio.run(main())

@@ -1,0 +1,35 @@
+"""Calls in a thread in which no request has left anything behind."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from django_eventstream.deadlines import NoThreadError
+from django_eventstream.threads import in_thread
+
+
+def test_a_call_that_is_overdue_is_told_from_one_that_says_so_itself():
+    """An error of the function was replaced by one that named a time which had not passed."""
+    over = threading.Event()
+    try:
+        with pytest.raises(TimeoutError, match="no answer within 0.05 s"):
+            in_thread(lambda: over.wait(20), seconds=0.05)
+    finally:
+        over.set()
+
+    def fail() -> None:
+        raise TimeoutError("connect timed out")
+
+    with pytest.raises(TimeoutError, match="connect timed out"):
+        in_thread(fail)
+
+
+def test_a_system_without_threads_is_said_so(monkeypatch):
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    with pytest.raises(NoThreadError, match="can't start"):
+        in_thread(list)
