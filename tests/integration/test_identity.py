@@ -35,13 +35,18 @@ def other(database, **settings):
     return type(own)({**own.settings_dict, **settings}, database.alias)
 
 
-@pytest.fixture
-def asked(monkeypatch) -> list[object]:
-    """The connections that were asked, by a process that knows nothing yet."""
-    found: list[object] = []
-    ask = identity._ask
+@pytest.fixture(autouse=True)
+def knows_nothing(monkeypatch) -> None:
+    """Other tests make the tables anew, which makes another log."""
     monkeypatch.setattr(identity, "_found", {})
     monkeypatch.setattr(identity, "_silent_until", {})
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[object]:
+    """The connections that were asked."""
+    found: list[object] = []
+    ask = identity._ask
     monkeypatch.setattr(identity, "_ask", lambda given: found.append(given) or ask(given))
     return found
 
@@ -242,10 +247,10 @@ def test_a_log_is_identified_though_its_pool_has_no_connection_left(postgres_onl
 
 
 def test_streams_open_where_the_log_cannot_be_identified(postgres_only, asked):
-    """A user of the database who may not read the record of migrations had no streams at all."""
+    """Where the server refused a second connection there were no streams at all."""
     name, settings = postgres_only.settings["NAME"], connections[postgres_only.alias].settings_dict
     tables = "django_eventstream_event, django_eventstream_eventcounter"
-    postgres_only.server.sql("CREATE ROLE narrow LOGIN PASSWORD 'narrow'", name)
+    postgres_only.server.sql("CREATE ROLE narrow LOGIN PASSWORD 'narrow' CONNECTION LIMIT 1", name)
     postgres_only.server.sql(f"GRANT SELECT, UPDATE, INSERT ON {tables} TO narrow", name)
     reader = LogReader(DjangoModelStorage(postgres_only.alias))
     with pytest.MonkeyPatch.context() as patch:

@@ -324,6 +324,7 @@ async def test_a_stream_that_cannot_be_drained_costs_no_other_its_end(memory, hu
     faulty = Faulty(hub, works=1)
     client = Client(hub, "a")
     await client.until(lambda: client.messages)
+    await until(lambda: faulty.works == 0)
     hub.drain()
     await client.until(lambda: client.has_end)
     assert isinstance(faulty.error, ValueError)
