@@ -8,11 +8,11 @@ have asked: so while there are connections, a process of the site watches.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from typing import Any
 
-from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.db import close_old_connections, connections
 
@@ -118,11 +118,11 @@ class Watchman:
     # In the thread
 
     def _run(self, storage: Storage) -> None:
-        own_thread()
         thread = threading.current_thread()
         watch = Watch(storage)
         is_reached = True
         try:
+            own_thread()
             # The first turn is taken even by a process that ends right after its one request.
             while self._thread is thread:
                 pause, is_reached = self._turn(watch, is_reached)
@@ -173,13 +173,19 @@ class Watchman:
 def _watchable_storage() -> Storage | None:
     # A connection of ours would keep the test runner from removing its database, and a test's own
     # transaction is none of ours.
-    if not has_grip_proxies() or hasattr(mail, "outbox"):
+    if not has_grip_proxies() or _is_under_test():
         return None
     try:
         storage = get_storage()
     except ImproperlyConfigured:  # which is for whoever needs it to say
         return None
     return storage if storage is not None and storage.supports_watch else None
+
+
+def _is_under_test() -> bool:
+    """Say whether Django's `setup_test_environment()` was called; nothing is imported for it."""
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
+    return hasattr(state, "saved_data")
 
 
 watchman = Watchman()
