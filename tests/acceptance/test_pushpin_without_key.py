@@ -33,7 +33,7 @@ def send_unheard(channel: str, number: int) -> None:
 
 
 @both_kinds
-def test_what_visitors_miss_is_told_at_one_address(site, unique_channel, settings, kind):  # noqa: F811
+def test_visitors_recover_at_one_address(site, unique_channel, settings, kind):  # noqa: F811
     here = site(kind, key="")
     middleman = Middleman(here.proxy.control_url)
     settings.GRIP_URL = middleman.url
@@ -114,7 +114,10 @@ def test_a_users_stream_stays_when_the_proxy_asks_for_it_twice_in_the_beginning(
         assert len(visitor.connections) == 1
 
 
-def test_who_speaks_in_the_proxys_name_and_logs_out_gets_nothing(site, unique_channel):  # noqa: F811
+def test_a_client_that_speaks_in_the_proxys_name_gets_nothing_after_its_logout(
+    site,  # noqa: F811
+    unique_channel,
+):
     """Such a client was told a link with a token, by which it read on for six to twelve hours."""
     here = site(key="", **MANAGER)
     own = f"own-alice-{unique_channel}"

@@ -156,7 +156,7 @@ def test_a_revocation_that_no_proxy_heard_of_ends_the_stream_soon(site, unique_c
             client.wait_for(lambda c: c.of_type("stream-error"), timeout=TARGET)
 
 
-def test_what_a_killed_sender_committed_arrives_soon_behind_a_proxy(site, unique_channel):
+def test_an_event_of_a_killed_sender_arrives_soon_behind_a_proxy(site, unique_channel):
     """It waited for the next send of a process that lives on, or for the proxy to ask."""
     with site() as here, here.client(unique_channel) as client:
         here.wait_quiet(client)

@@ -135,7 +135,7 @@ def test_counters_behind_the_events_stop_no_channel(log):
     assert [found.id for found in log.append([event("a"), event("b")])] == [1, 4]
 
 
-def test_what_is_no_hash_stops_the_log_before_it_begins(log):
+def test_a_key_that_is_no_hash_stops_the_log_before_it_begins(log):
     with client_of(log) as client:
         client.set("event_counter:a", 7)
         client.set("eventstream:old", "not a hash")

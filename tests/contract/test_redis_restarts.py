@@ -123,7 +123,7 @@ def test_a_replica_that_knows_the_scripts_is_found_out_when_it_takes_over(runnin
         assert other.append([EVENT])[0].epoch > before
 
 
-def test_what_a_run_that_promised_nothing_lost_counts_in_a_better_one(running):
+def test_a_loss_in_a_run_that_promised_nothing_counts_in_a_better_one(running):
     """Started again with `appendfsync always`, Redis was believed to have lost nothing ever."""
     redis = running(Redis(appendonly=True, fsync="everysec"))
     log = redis_log(redis)

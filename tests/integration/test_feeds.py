@@ -563,7 +563,7 @@ class TestPostgresFeed:
 
         asyncio.run(main())
 
-    def test_what_another_log_in_the_same_database_says_is_not_heard(self, log_on_postgres):
+    def test_notifications_of_another_log_in_the_same_database_are_not_heard(self, log_on_postgres):
         """Schemas of a database share its notifications, and names of channels are the same."""
 
         async def main():

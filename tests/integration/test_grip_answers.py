@@ -456,7 +456,7 @@ class TestWithoutKey:
         assert_ended(ask("/events/_next/", last=last))
 
     @pytest.mark.parametrize("proof", ["", "x", ".", "1.x", "x.y", "9" * 25 + ".x"])
-    def test_what_is_not_proven_is_not_told(self, proof):
+    def test_an_unproven_position_is_told_nothing(self, proof):
         send_event("a", "message", 1)
         assert_ended(
             ask("/events/_next/", last=f"events-a; last-id=0, user-anonymous; last-id=e0.{proof}")
@@ -501,7 +501,7 @@ class TestWithoutKey:
         assert_ended(ask("/events/_next/", last=last))
 
     @pytest.mark.parametrize("url", ["/signed/?sig=ok", "/viewset/?sig=ok"])
-    def test_what_stands_in_front_of_the_view_is_not_asked_once_for_hours(self, settings, url):
+    def test_a_rule_in_front_of_the_view_is_not_asked_once_for_hours(self, settings, url):
         """A decorator or a permission class looked at a signature in the URL, and whoever sent
         what the proxy had been told was told the events for hours, without any."""
         settings.ROOT_URLCONF = GUARDED

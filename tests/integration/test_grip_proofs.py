@@ -67,7 +67,7 @@ def test_a_proof_is_for_nothing_else(changed):
     assert not is_proven(replace(prove(POSITION, is_open=True), **changed))
 
 
-def test_nobody_is_not_a_user_called_none():
+def test_a_visitor_is_not_a_user_called_none():
     for name in ("None", "null", "", "anonymous"):
         nobody = prove(replace(POSITION, user_id=None), is_open=True)
         assert not is_proven(replace(nobody, user_id=name))
@@ -155,7 +155,7 @@ def test_an_event_request_believes_no_more(alice, rf: RequestFactory):
     assert get_events(EventRequest(request)).channel_items == {"own": []}
 
 
-def test_what_another_site_on_the_same_proxy_proved_is_not_believed(settings):
+def test_a_proof_of_another_site_on_the_same_proxy_is_not_believed(settings):
     settings.GRIP_PREFIX = "one-"
     last = proven_last({"a": 0})
     settings.GRIP_PREFIX = ""

@@ -78,7 +78,7 @@ def test_a_statement_that_commits_by_itself_may_be_stored(postgres_only):
         assert send_event("a", "message", 2).id == len(stored(postgres_only))
 
 
-def test_what_was_lost_before_the_commit_is_known_not_to_be_stored(served_database):
+def test_an_event_lost_before_the_commit_is_known_not_to_be_stored(served_database):
     with behind_a_cut(served_database) as cut:
         send_event("a", "message", 0)
         with pytest.raises(StorageUnavailableError) as raised:
@@ -102,7 +102,7 @@ def test_a_database_that_was_never_reached_has_stored_nothing(served_database):
         assert MAYBE not in str(raised.value)
 
 
-def test_what_the_database_refused_is_not_stored(default_database):
+def test_an_event_that_the_database_refused_is_not_stored(default_database):
     send_event("a", "message", 1)
     Row.objects.create(channel="a", type="t", data='"in the way"', eid=2)
     with pytest.raises(StorageUnavailableError) as raised:

@@ -149,9 +149,7 @@ def test_many_events_sent_without_autocommit_are_rolled_back_by_hand(default_dat
     assert sorted(recorder.told) == [("a", 1, "3"), ("b", 1, "4")]
 
 
-def test_who_looks_without_autocommit_sends_it_in_a_transaction_of_its_own(
-    default_database, recorder
-):
+def test_a_look_without_autocommit_sends_in_a_transaction_of_its_own(default_database, recorder):
     """Under WSGI nobody else looks: the events waited for ever."""
     leave_behind("left behind")
     wait_until(lambda: get_storage().get_position([]).unnumbered)

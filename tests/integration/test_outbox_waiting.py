@@ -109,7 +109,7 @@ def test_a_broker_that_is_misnamed_fails_nobody_who_does_not_wait(monkeypatch, c
         send_event("a", "message", 3, async_publish=False)
 
 
-def test_who_commits_by_hand_and_has_no_thread_is_told_so(monkeypatch):
+def test_a_caller_that_commits_by_hand_and_has_no_thread_is_told_so(monkeypatch):
     """Numbering takes a thread then, which cannot begin while Python ends."""
 
     def no_more(thread):

@@ -252,9 +252,7 @@ class TestPublisher:
         RedisPublisher().publish(events(1, stored=False), wait=True)
         assert monitor.deliveries() == 3 + 1
 
-    def test_who_waits_is_told_that_redis_may_not_announce_what_it_stored(
-        self, log, redis_server, caplog
-    ):
+    def test_a_waiting_sender_is_told_that_redis_may_not_announce(self, log, redis_server, caplog):
         """It raised that nothing was stored."""
         rights = "on nopass ~* &* +@all -publish"
         with client_of(log) as client:

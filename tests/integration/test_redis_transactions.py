@@ -87,7 +87,7 @@ def test_all_events_of_a_transaction_are_one_round_trip_and_one_message(log, red
     assert stored(log) == [(i, str(n)) for i, n in enumerate(range(0, 20, 2), 1)] + [(11, '"x"')]
 
 
-def test_what_is_sent_by_a_callback_of_the_commit_comes_after_what_was_sent_before_it(log):
+def test_an_event_of_a_commit_callback_comes_after_those_sent_before_it(log):
     with transaction.atomic():
         transaction.on_commit(lambda: send_event("a", "message", "before"))
         send_event("a", "message", "inside")

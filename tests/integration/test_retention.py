@@ -95,7 +95,7 @@ def test_a_send_removes_nothing_before_the_pause_is_over_and_one_batch_after_it(
     assert len(kept("a")) == 8
 
 
-def test_what_is_left_behind_for_others_to_number_has_old_events_removed(default_database, clock):
+def test_sending_by_hand_has_old_events_removed_by_those_that_sequence(default_database, clock):
     """A project that commits by hand has no other sends, and its log grew for ever."""
     fill("a", 3, days=2)
     clock.now += PAUSE_SECONDS

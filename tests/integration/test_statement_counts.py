@@ -210,7 +210,7 @@ def test_every_question_and_every_removal_uses_an_index(many_events):
     assert_reads_only_its_channel(found[0])
 
 
-def test_what_moved_lately_is_found_by_an_index(default_database):
+def test_channels_that_moved_lately_are_found_by_an_index(default_database):
     fill(MANY, 3)
     log = get_storage()
     for position in (WatchPosition(), WatchPosition(log.now())):

@@ -111,7 +111,9 @@ def test_a_callback_of_the_project_that_raises_keeps_no_event_back(each_log, rec
 
 
 @pytest.mark.parametrize("refused", ["loose", "a", "b"])
-def test_who_waits_is_told_of_a_failure_after_everything_was_sent(each_log, recorder, refused):
+def test_a_waiting_sender_is_told_of_a_failure_after_everything_was_sent(
+    each_log, recorder, refused
+):
     """A refused publish of an event that is not stored kept one from the log that is."""
     recorder.refused = refused
     with pytest.raises(PublishError, match=refused), transaction.atomic():

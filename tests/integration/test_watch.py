@@ -105,7 +105,7 @@ def test_channels_that_fell_silent_are_found_in_their_order(default_database):
     assert [change.channel for change in found] == ["third", "of a wrong clock"]
 
 
-def test_what_became_visible_late_is_found(default_database):
+def test_a_change_that_became_visible_late_is_found(default_database):
     log = get_storage()
     moved("later", 1, seconds=5)
     _, position = log.changed_since(NOBODY_LOOKED, HOUR, 2, 100)
@@ -156,7 +156,9 @@ def test_the_next_holder_goes_on_where_the_last_one_was(default_database, proxy)
     assert probed(proxy) == [("a", "1"), ("b", "1"), ("b", "1"), ("c", "1")]
 
 
-def test_what_a_holder_could_tell_no_proxy_is_left_to_another(default_database, proxy, settings):
+def test_a_holder_that_reaches_no_proxy_leaves_the_watch_to_another(
+    default_database, proxy, settings
+):
     """It would have the lease, and nobody would ever be told."""
     first, second = Watch(get_storage()), Watch(get_storage())
     moved("a", 1, seconds=5)

@@ -180,7 +180,7 @@ def test_pages_from_the_beginning_of_several_channels_have_all_that_is_kept():
     assert [int(m.data.split()[0]) for m in found] == [*range(3, 10), *range(5, 10)]
 
 
-def test_what_expires_while_the_beginning_is_read_is_passed_over():
+def test_events_that_expire_while_the_beginning_is_read_are_passed_over():
     log = log_of(a=[1] * 10)
     read = log.read
 

@@ -143,7 +143,7 @@ def test_errors_of_a_call_reach_the_caller_whatever_they_are():
     asyncio.run(main())
 
 
-def test_what_a_thread_needs_is_made_ready_before_its_first_call():
+def test_a_thread_is_made_ready_before_its_first_call():
     async def main() -> None:
         done = []
         worker = Threads("t", [0], lambda: done.append(3), at_start=lambda: done.append(1)).start()

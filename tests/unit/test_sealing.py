@@ -13,7 +13,7 @@ SALT = "tests"
 
 
 @given(st.binary(max_size=500), st.binary(max_size=80))
-def test_what_is_sealed_is_opened_in_the_same_context(content, context):
+def test_a_sealed_text_is_opened_in_the_same_context(content, context):
     text = seal(content, context, SALT)
     assert unseal(text, context, SALT) == content
     assert unseal(text, context + b"x", SALT) is None
@@ -25,7 +25,7 @@ def test_any_other_text_is_not_opened(text):
     assert unseal(text, b"", SALT) is None
 
 
-def test_what_moves_between_content_and_context_is_not_opened():
+def test_a_byte_that_moves_between_content_and_context_spoils_the_seal():
     """A tag over the two, one after the other, would be the same."""
     assert unseal(seal(b"content", b"context-", SALT), b"context", SALT) is None
     assert seal(b"", b"ab", SALT) != seal(b"", b"a", SALT)

@@ -363,7 +363,7 @@ def test_a_hub_that_does_not_hear_of_revocations_issues_nothing(site):
 
 @pytest.mark.parametrize("manager", [ChannelManagerBase(), DefaultChannelManager()])
 @pytest.mark.parametrize("user", [None, "anna"])
-def test_nobody_is_given_tickets_unless_the_project_says_so(manager, user):
+def test_a_manager_gives_no_tickets_unless_the_project_says_so(manager, user):
     """The default gave them to everybody who was not logged in."""
     assert manager.get_ticket_seconds(user, ["a"]) == 0
 
@@ -424,7 +424,7 @@ def inflated(raw: bytes) -> list[bytes]:
     seconds=st.integers(1, LONGEST_LIFE),
     mark=st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)),
 )
-def test_what_is_packed_is_unpacked(user_id, unreliable, seconds, mark):
+def test_a_packed_ticket_is_unpacked(user_id, unreliable, seconds, mark):
     ticket = Ticket(b"x" * DIGEST_BYTES, user_id, unreliable, seconds, 1_000_000, *mark)
     assert Ticket.unpack(ticket.pack()) == ticket
 
