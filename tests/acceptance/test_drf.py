@@ -50,7 +50,7 @@ def test_reconnects_and_a_kill_lose_and_double_nothing(
             sending(one, [number])
             sending(two, [number])
             if number % 10 == 0:
-                both.cut()
+                both.wait_open().cut()
             if number == 30:
                 server.kill()
                 server.start()
@@ -84,7 +84,7 @@ def test_behind_pushpin_the_user_is_the_one_that_the_framework_found(
         for number in range(1, 41):
             server.send(*numbered(channel, [number]))
             if number in (10, 20):
-                client.cut()
+                client.wait_open().cut()
             if number == 30:
                 server.kill()
                 server.start()
