@@ -110,7 +110,7 @@ class _CatchUp:
         is_first = name in self._from_oldest
         # Most who ask have missed nothing, and must not cost more than the one question.
         while self._positions[name] < self._current[name]:
-            # What has no room is not read either, but for the event that shows it.
+            # Events without room are not read either, but for the one that shows it.
             room = max(1, self._room)
             try:
                 if is_first:

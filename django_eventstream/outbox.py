@@ -191,8 +191,8 @@ def number(storage: Storage, channel: str, *, wait: bool) -> None:
 def _announce_again(storage: Storage, channel: str) -> None:
     """Publish the last event of a channel, and wait, where others numbered what we staged.
 
-    They publish as well, but nobody waits for that. Whoever has had all events drops this one,
-    and whoever misses one before it reads the log.
+    They publish as well, but nobody waits for that. A holder that has seen all events drops this
+    one, and a holder that misses one before it reads the log.
     """
     try:
         last_id = storage.get_position([channel]).ids[channel]

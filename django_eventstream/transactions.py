@@ -50,7 +50,7 @@ class Step(ABC):
     def take(cls, steps: Sequence[Any]) -> None:
         """Do what these steps of one class say, which are due at the same commit.
 
-        What goes wrong for some is noted as their `error`; what is raised goes wrong for all.
+        A failure of some is noted as their `error`; one that is raised is a failure of all.
         """
 
     def follow(self, opened: Iterable[BaseDatabaseWrapper]) -> None:
@@ -199,7 +199,7 @@ def _take(steps: Iterable[Step]) -> None:
         try:
             kind.take(those)
         except Exception as error:
-            # Whoever committed gets it, unless another callback raises before.
+            # The commit raises it, unless another callback raises before.
             logger.error("What was to follow a commit failed: %s", error)
             for step in those:
                 step.error = step.error or error

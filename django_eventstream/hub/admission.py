@@ -88,7 +88,7 @@ class Admission:
                 await pause_since(asked_at)
 
     async def _start_all(self, ready: list[Connection]) -> None:
-        # Who brings a place that we have passed needs no log, even if there is none now.
+        # A client whose position we have passed needs no log, even if there is none now.
         self._start([c for c in ready if not self._unsure_of(c)], _Asked({}, {}))
         if unsure := [c for c in ready if c in self._ready]:
             asked = await self._ask_for(unsure)

@@ -127,7 +127,7 @@ class LogFollower:
         number = self._asked
         position = await self._log.get_position(sorted(names))
         if number < self._answered:
-            # Its thread had been left alone. What a later question has found out is not undone.
+            # Its thread had been abandoned. The answer to a later question is not undone.
             raise StorageUnavailableError("the event log answered too late")
         self._answered = number
         return position
@@ -167,7 +167,7 @@ class LogFollower:
     def rest(self) -> None:
         """Let go of the log until the next question."""
         self._log.rest()
-        # Whoever comes next begins with what is sent from then on.
+        # The next client begins with the events that are sent from then on.
         self._early.clear()
 
     async def _read(self, channel: HeldChannel) -> None:

@@ -135,7 +135,7 @@ class Revocations:
         except StorageUnavailableError:
             logger.warning("Tickets are not honoured: the event log cannot be reached")
         except Exception:
-            # Whoever brought a ticket is none the worse for it: Django is asked.
+            # A client with a ticket is none the worse for it: Django is asked.
             logger.exception("Tickets are not honoured: what was revoked could not be read")
 
     def _is_within_reach(self, mark: ControlMark) -> bool:

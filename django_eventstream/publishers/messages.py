@@ -69,7 +69,7 @@ def is_own(sender: str) -> bool:
 class Packer:
     """Writes the messages of one stream: they are sent in the order in which they are numbered.
 
-    Whoever sends has its own, and calls it in the thread that sends. One counter for several would
+    Each sender has its own, and calls it in the thread that sends. One counter for several would
     number a message before another one that overtakes it, and receivers took it for a repeat.
     """
 

@@ -1,6 +1,6 @@
 """Which log a database connection leads to.
 
-What processes tell each other names the log that it is of, so that no event crosses to another
+Messages between processes name the log that they are of, so that no event crosses to another
 one. Two ways of writing the address of a database may lead to the same log, by a pooler or a
 socket, and one address to several, by schemas. So the database is asked: where it finds the table
 of events, and when that was made, as Django's record of migrations says.
