@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from queue import SimpleQueue
 from typing import Any, TypeVar
 from weakref import finalize
@@ -22,6 +23,9 @@ _Job = tuple[Callable[[], Any], Callable[[Any], None], "asyncio.Future[Any]"]
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 15.0
+
+END_SECONDS = 1.0
+"""How long a thread that was ended may take to end, on a machine that is busy."""
 
 
 class NoThreadError(Exception):
@@ -67,8 +71,12 @@ class Worker:
     def __init__(self, name: str, at_start: Callable[[], None], at_end: Callable[[], None]) -> None:
         """`at_start()` and `at_end()` are called in the thread. Raises `NoThreadError`."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._asked = 0
+        self._done = [0]
+        """How many calls have returned; written by the thread alone."""
+        self._ended_at = inf
         self._thread = threading.Thread(
-            target=_work, args=(self._jobs, at_start, at_end), name=name, daemon=True
+            target=_work, args=(self._jobs, self._done, at_start, at_end), name=name, daemon=True
         )
         try:
             self._thread.start()
@@ -81,6 +89,14 @@ class Worker:
         """Whether its thread has not ended."""
         return self._thread.is_alive()
 
+    def hangs(self, now: float) -> bool:
+        """Say whether it is in a call, or should have ended some time ago.
+
+        One that was ended a moment ago only waits for the processor.
+        """
+        is_busy = self._asked > self._done[0]
+        return self.is_alive and (is_busy or now > self._ended_at + END_SECONDS)
+
     def call(
         self, function: Callable[[], Result], unwanted: Callable[[Result], None] = _drop
     ) -> asyncio.Future[Result]:
@@ -89,21 +105,27 @@ class Worker:
         What the function returns then is passed to `unwanted()`.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._asked += 1
         self._jobs.put((function, unwanted, future))
         return future
 
     def end(self) -> None:
         """End the thread when it has done what it was asked for; does not wait."""
+        self._ended_at = min(self._ended_at, time.monotonic())
         self._jobs.put(None)
 
 
 def _work(
-    jobs: SimpleQueue[_Job | None], at_start: Callable[[], None], at_end: Callable[[], None]
+    jobs: SimpleQueue[_Job | None],
+    done: list[int],
+    at_start: Callable[[], None],
+    at_end: Callable[[], None],
 ) -> None:
     try:
         at_start()
         while (job := jobs.get()) is not None:
             _do(*job)
+            done[0] += 1
             # Whatever was asked for and answered is not kept until the next question.
             del job
     finally:
@@ -152,9 +174,9 @@ class Threads:
         *,
         at_start: Callable[[], None] = lambda: None,
     ) -> None:
-        """`pauses[n]`: seconds between the last start and the next while `n` threads are alive.
+        """`pauses[n]`: seconds between the last start and the next while `n` threads hang.
 
-        There are at most as many threads as there are pauses.
+        At most as many threads hang as there are pauses.
         """
         self._name = name
         self._pauses = pauses
@@ -172,9 +194,10 @@ class Threads:
         """Start a thread; raises `NoThreadError`."""
         now = time.monotonic()
         self._workers = [worker for worker in self._workers if worker.is_alive]
-        alive = len(self._workers)
-        if alive >= len(self._pauses) or now < self._started_at + self._pauses[alive]:
-            raise NoThreadError(f"{alive} calls hang already")
+        hang = sum(worker.hangs(now) for worker in self._workers)
+        is_full = hang >= len(self._pauses) or len(self._workers) >= 2 * len(self._pauses)
+        if is_full or now < self._started_at + self._pauses[hang]:
+            raise NoThreadError(f"{hang} calls hang already")
         worker = Worker(self._name, self._at_start, self._at_end)
         self._started_at = now
         self._workers.append(worker)
