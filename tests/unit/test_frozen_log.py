@@ -192,10 +192,17 @@ async def test_an_answer_that_comes_too_late_does_not_undo_a_later_one(storage, 
     """It would have told all streams to start over, of an epoch that is gone."""
     held = Client(hub, "a", cursor="a:5")
     await held.until(lambda: held.messages)
+    follower = hub._follower
+    # The hub's own question must not be the one that freezes: from now on it asks when it is told.
+    follower._poll_seconds = 3_600
+    asked = follower._asked
+    hub.look()
+    await until(lambda: follower._asked > asked and follower._answered == follower._asked)
     storage.frozen_calls["get_position"] = 1
-    asking = asyncio.ensure_future(hub._follower.ask(["a"]))
+    asking = asyncio.ensure_future(follower.ask(["a"]))
     await until(lambda: not storage.frozen_calls["get_position"])
     storage.epoch = 77
+    hub.look()
     await held.until(lambda: held.resets())
     storage.over.set()
     with pytest.raises(StorageUnavailableError):
