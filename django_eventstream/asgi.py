@@ -108,10 +108,16 @@ class EventStreamApplication:
         send: Send,
         answered: Callable[[bool], None] = lambda has_streamed: None,
     ) -> _Stream | None:
-        """Ask Django; return what is to be held. `answered` is called when it has spoken."""
+        """Ask Django; return what is to be held.
+
+        `answered` is called when it begins to send an answer of its own, or is done with a request
+        whose stream is to be held: by then it has closed its database connections.
+        """
         answer = _Answer(send, answered)
         extensions = {**(scope.get("extensions") or {}), EXTENSION: answer.offer}
         await application({**scope, "extensions": extensions}, incoming.receive, answer.send)
+        if answer.hold is not None:
+            answered(True)
         if answer.hold is None or incoming.is_gone:
             return None
         start = _without_length(answer.start)
@@ -196,7 +202,6 @@ class _Answer:
             await self._send(message)
         else:
             self.hold = self.offer.hold
-            self._answered(True)
 
     def _obstacle(self, message: Message) -> str:
         is_empty = not message.get("body") and not message.get("more_body")

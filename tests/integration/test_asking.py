@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -181,6 +182,44 @@ def test_no_more_than_the_limit_are_within_django(settings, wrap):
         await dismiss(*visits)
 
     run(main())
+
+
+@pytest.mark.parametrize("wrap", [lambda django: django, lambda d: ProtocolTypeRouter({"http": d})])
+def test_a_place_is_kept_until_the_database_connections_are_closed(settings, wrap):
+    """Within a router a place was left before Django closed them: 27 connections at 20 places."""
+    settings.EVENTSTREAM_REQUEST_LIMIT = 2
+    open_requests, most = 0, 0
+    lock = threading.Lock()
+
+    def started(**kwargs):
+        nonlocal open_requests, most
+        with lock:
+            open_requests += 1
+            most = max(most, open_requests)
+
+    def finishing(**kwargs):
+        nonlocal open_requests
+        # As it takes its time on a busy machine.
+        time.sleep(0.02)
+        with lock:
+            open_requests -= 1
+
+    async def main():
+        application = EventStreamApplication(wrap(ASGIHandler()))
+        visitors = [Visitor() for _ in range(10)]
+        visits = [visitor.begin(application) for visitor in visitors]
+        for visitor in visitors:
+            await visitor.wait_for(b"stream-open")
+        await dismiss(*visits)
+
+    request_started.connect(started)
+    request_finished.connect(finishing)
+    try:
+        run(main())
+    finally:
+        request_started.disconnect(started)
+        request_finished.disconnect(finishing)
+    assert (open_requests, most) == (0, 2)
 
 
 def test_a_client_that_leaves_while_it_waits_costs_django_nothing(settings):
