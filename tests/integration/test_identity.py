@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -94,8 +93,10 @@ def test_a_database_in_memory_is_none_that_others_share(sqlite_only):
 def test_another_path_of_the_same_file_leads_to_the_same_log_and_a_copy_does_not(sqlite_only):
     path = Path(connections[sqlite_only.alias].settings_dict["NAME"])
     link, copy = path.with_name("link.sqlite3"), path.with_name("copy.sqlite3")
-    os.link(path, link)
-    shutil.copy(path, copy)
+    # A hard link would have a write-ahead log of its own, and break the database of all tests.
+    link.symlink_to(path)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
     own = identify(connections[sqlite_only.alias])
     assert identify(other(sqlite_only, NAME=str(link))) == own
     assert identify(other(sqlite_only, NAME=str(copy))) != own
