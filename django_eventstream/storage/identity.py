@@ -9,6 +9,7 @@ of events, and when that was made, as Django's record of migrations says.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from functools import partial
 from hashlib import sha256
@@ -19,7 +20,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.models import Event
-from django_eventstream.threads import in_thread
+from django_eventstream.processes import after_fork
+from django_eventstream.threads import PATIENCE_SECONDS, in_thread
 
 PAUSE_SECONDS = 10.0
 """How long a database that did not answer is not asked again: each sender would wait for it."""
@@ -34,30 +36,40 @@ MIGRATIONS = MigrationRecorder.Migration._meta.db_table
 _Key = tuple[Any, ...]
 _found: dict[_Key, str] = {}
 _silent_until: dict[_Key, float] = {}
+_turns: dict[_Key, threading.Lock] = {}
+after_fork(_turns.clear)
 
 
 def identify(connection: BaseDatabaseWrapper) -> str:
     """Return what tells the log behind this connection from all others; empty if there is none.
 
     The database is asked once, through a connection and a thread of its own: the caller's may be
-    in a transaction, counts its statements, or is for no async code. Raises
-    `StorageUnavailableError`.
+    in a transaction, counts its statements, or is for no async code. Callers that come meanwhile
+    wait for that answer. Raises `StorageUnavailableError`.
     """
     key = _key_of(connection)
-    if key not in _found:
-        if time.monotonic() < _silent_until.get(key, 0):
-            raise StorageUnavailableError("the event log cannot be identified now")
-        try:
-            found = in_thread(partial(_ask, connection))
-        except Exception as error:
-            _silent_until[key] = time.monotonic() + PAUSE_SECONDS
-            text = f"the event log cannot be identified: {error}"
-            raise StorageUnavailableError(text) from error
-        if not found:
-            # Its tables may be about to be made.
-            return found
+    if key in _found:
+        return _found[key]
+    turn = _turns.setdefault(key, threading.Lock())
+    if not turn.acquire(timeout=PATIENCE_SECONDS):
+        raise StorageUnavailableError("the event log cannot be identified now")
+    try:
+        return _found[key] if key in _found else _ask_anew(key, connection)
+    finally:
+        turn.release()
+
+
+def _ask_anew(key: _Key, connection: BaseDatabaseWrapper) -> str:
+    if time.monotonic() < _silent_until.get(key, 0):
+        raise StorageUnavailableError("the event log cannot be identified now")
+    try:
+        found = in_thread(partial(_ask, connection))
+    except Exception as error:
+        _silent_until[key] = time.monotonic() + PAUSE_SECONDS
+        raise StorageUnavailableError(f"the event log cannot be identified: {error}") from error
+    if found:  # else its tables may be about to be made
         _found[key] = found
-    return _found[key]
+    return found
 
 
 def _key_of(connection: BaseDatabaseWrapper) -> _Key:

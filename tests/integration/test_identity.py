@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -57,6 +60,46 @@ def test_a_log_is_asked_once_and_not_through_the_connection_of_the_caller(defaul
     assert len(ids) == len(asked) == 1
     assert all(len(found) == 16 for found in ids)
     assert len(queries) == 0
+
+
+def test_a_crowd_that_comes_at_once_asks_a_log_once(default_database, asked, monkeypatch):
+    """Each of them opened another connection besides its own: 20 requests had 40 together."""
+    own, start = connections["default"], threading.Barrier(10)
+    ask = identity._ask
+
+    def ask_slowly(connection) -> str:
+        time.sleep(0.2)
+        return ask(connection)
+
+    def come(_) -> str:
+        start.wait(5)
+        return identify(own)
+
+    monkeypatch.setattr(identity, "_ask", ask_slowly)
+    with ThreadPoolExecutor(10) as crowd:
+        found = set(crowd.map(come, range(10)))
+    assert len(found) == len(asked) == 1
+
+
+def test_a_crowd_does_not_ask_a_log_that_did_not_answer_one_after_the_other(monkeypatch):
+    own, start, asked = connections["default"], threading.Barrier(10), []
+
+    def fail(connection) -> str:
+        asked.append(connection)
+        time.sleep(0.2)
+        raise OSError("no route to host")
+
+    def come(_) -> str:
+        start.wait(5)
+        with pytest.raises(StorageUnavailableError, match="cannot be identified") as refused:
+            identify(own)
+        return str(refused.value)
+
+    monkeypatch.setattr(identity, "_ask", fail)
+    with ThreadPoolExecutor(10) as crowd:
+        told = Counter(crowd.map(come, range(10)))
+    assert len(asked) == 1
+    assert sorted(told.values()) == [1, 9]
 
 
 def test_every_database_is_another_log(database_of, django_db_blocker):
