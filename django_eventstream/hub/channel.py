@@ -1,14 +1,15 @@
 """A channel that a hub holds: its window, its connections, and what it must read from the log.
 
 Everything that arrives from outside is a hint "the channel has reached id n", which may carry
-the event along. The channel takes what fits on to its window and reads the rest from the log,
-with one read at a time, however many connections wait for it.
+the event along. The channel takes what fits on to its window and wishes for the rest to be read
+from the log. What is read for one goes to all who wait for it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from django_eventstream.events import Event
@@ -42,6 +43,30 @@ class Reader(Breakable, Protocol):
         """What was missing before `oldest` is not kept any more."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """That a page of the log be read."""
+
+    channel: HeldChannel
+    reader: Reader | None
+    """Who waits for it; None: the window, which is behind."""
+    position: int
+    """After which id; that of a window may have moved on when it is read for."""
+    max_bytes: int
+
+    def is_wanted(self) -> bool:
+        """Say whether it has not been fulfilled meanwhile, by what was read for others."""
+        return self.channel.waiting.get(self.reader) is self
+
+    @property
+    def limit(self) -> int:
+        """How many events to read at once, going by the size of those read last.
+
+        The log ends a page where it is full; this spares it from looking beyond.
+        """
+        return max(1, min(PAGE_EVENTS, self.max_bytes // self.channel.mean_size))
+
+
 class HeldChannel:
     """Belongs to one event loop; nothing in it waits."""
 
@@ -51,7 +76,7 @@ class HeldChannel:
         *,
         is_reliable: bool,
         window_bytes: int,
-        schedule: Callable[[HeldChannel], None],
+        schedule: Callable[[Wish], None],
         listener: Callable[[Event], None] | None = None,
         missed: Callable[[], None] | None = None,
     ) -> None:
@@ -66,14 +91,14 @@ class HeldChannel:
         """What was stored before may never come by."""
         self.target = 0
         """Highest id that a hint spoke of."""
-        self.waiting: dict[Reader, int] = {}
-        """Those who need events older than the window, and after which id."""
+        self.waiting: dict[Reader | None, Wish] = {}
+        """Those who need events that the window does not have; None is the window itself."""
         self.page_bytes = window_bytes // PAGES_IN_WINDOW
-        """What a read aims at, and what a connection may keep of all its reads for itself."""
+        """What a read aims at."""
+        self.mean_size = USUAL_SIZE
         self.life = 0
         """Grows when the channel goes on from another place: what was read before is void."""
         self._epoch = 0
-        self._mean_size = USUAL_SIZE
         self._schedule = schedule
         self._listener = listener
         self._missed = missed
@@ -121,39 +146,37 @@ class HeldChannel:
     def hint(self, last_id: int) -> None:
         """Learn that the log has reached `last_id`."""
         self.target = max(self.target, last_id)
-        if self.target > self.window.last_id:
-            self._schedule(self)
+        if self.is_positioned and self.target > self.window.last_id and None not in self.waiting:
+            self._wish(Wish(self, None, self.window.last_id, self.page_bytes))
 
-    def request(self, reader: Reader, position: int) -> None:
+    def request(self, reader: Reader, position: int, max_bytes: int) -> None:
         """Read for `reader` what comes after `position`, which the window does not have."""
-        self.waiting[reader] = position
-        self._schedule(self)
+        self._wish(Wish(self, reader, position, max_bytes))
+
+    def _wish(self, wish: Wish) -> None:
+        self.waiting[wish.reader] = wish
+        self._schedule(wish)
 
     # What must be read
 
-    def next_read(self) -> int | None:
-        """Say after which id to read from the log now; None if nothing is missing."""
-        if not self.is_positioned or not (self.readers or self._listener):
+    def begin_read(self, wish: Wish) -> int | None:
+        """Say after which id to read from the log now; None if nobody needs it any more."""
+        if not wish.is_wanted():
             return None
         self._target_when_asked = self.target
-        if self.target > self.window.last_id:
+        if wish.reader is not None:
+            return wish.position
+        if self.target > self.window.last_id and (self.readers or self._listener):
             return self.window.last_id
-        return min(self.waiting.values(), default=None)
+        del self.waiting[None]
+        return None
 
-    @property
-    def page_size(self) -> int:
-        """How many events to read at once, going by the size of those read last.
-
-        The log ends a page where it is full; this spares it from looking beyond.
-        """
-        return max(1, min(PAGE_EVENTS, self.page_bytes // self._mean_size))
-
-    def take_read(self, after: int, events: Sequence[Event]) -> None:
+    def take_read(self, wish: Wish, after: int, events: Sequence[Event]) -> None:
         """Pass on what was read after `after`: to the window, and to those who waited."""
         frames = [Frame(event, event.id or 0, self._epoch) for event in events]
         end = after + len(frames)
         if frames:
-            self._mean_size = max(1, sum(frame.size for frame in frames) // len(frames))
+            self.mean_size = max(1, sum(frame.size for frame in frames) // len(frames))
         if after <= self.window.last_id < end:
             known = self.window.last_id - after
             self._extend(events[known:], frames[known:])
@@ -161,22 +184,32 @@ class HeldChannel:
         if not frames and self.target == self._target_when_asked:
             # The log has less than a hint said, and it is the log that counts.
             self.target = self.window.last_id
-        for reader, position in list(self.waiting.items()):
-            if after <= position <= end or position >= self.window.first_id - 1:
+        for reader, other in list(self.waiting.items()):
+            position = other.position
+            is_read = after <= position <= end or position >= self.window.first_id - 1
+            if reader is not None and is_read:
                 del self.waiting[reader]
                 reader.receive_page(self, frames[position - after :] if position < end else [])
+        self._is_read_for(wish)
 
-    def take_gone(self, gone: HistoryGoneError) -> None:
+    def _is_read_for(self, wish: Wish) -> None:
+        if wish.reader is None and wish.is_wanted():
+            del self.waiting[None]
+            # Another page of it waits for its turn, as everybody does.
+            self.hint(self.target)
+
+    def take_gone(self, wish: Wish, gone: HistoryGoneError) -> None:
         """Learn that the log keeps nothing before `gone.oldest`."""
         if self.window.last_id < gone.oldest - 1:
             self.window.restart(gone.oldest - 1)
             self.positioned_at = time.monotonic()
             self._wake_all()
             self._tell_missed()
-        for reader, position in list(self.waiting.items()):
-            if position < gone.oldest - 1:
+        for reader, other in list(self.waiting.items()):
+            if reader is not None and other.position < gone.oldest - 1:
                 del self.waiting[reader]
                 reader.history_gone(self, gone.oldest)
+        self._is_read_for(wish)
 
     def _extend(self, events: Sequence[Event], frames: list[Frame]) -> None:
         self.window.append(frames)

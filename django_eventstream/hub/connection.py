@@ -77,8 +77,10 @@ class Connection:
         self.hold = self.hold.begun()
 
     def keep_alive(self) -> None:
-        """Send a sign of life, unless there is something else to send."""
-        if not (self.is_ended or self.is_busy or self.convoy.has_more()) and self.convoy.is_started:
+        """Send a sign of life, unless there is something else to send now."""
+        convoy = self.convoy
+        is_idle = convoy.is_started and (convoy.is_waiting or not convoy.has_more())
+        if is_idle and not (self.is_ended or self.is_busy):
             self._say(sse.KEEP_ALIVE)
 
     def fail(self, error: EventStreamError) -> None:

@@ -74,6 +74,7 @@ class Convoy(Place):
             ready = [member for member in self.members if not member.is_busy]
             if not ready:
                 self._is_held_up = True
+                self.hold_back()
                 return
             if len(ready) < len(self.members):
                 self._leave_behind([member for member in self.members if member.is_busy])
@@ -110,6 +111,7 @@ class Convoy(Place):
         behind.stand_at(self)
         behind.take_over(busy)
         behind._is_held_up = True
+        behind.hold_back()
         for member in behind.members:
             del self.members[member]
 

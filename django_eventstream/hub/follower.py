@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
-from django_eventstream.hub.channel import HeldChannel, Reader
-from django_eventstream.hub.log import LogReader
+from django_eventstream.hub.channel import HeldChannel, Reader, Wish
+from django_eventstream.hub.log import QUESTION_SECONDS, LogReader
+from django_eventstream.hub.reads import ReadQueue
 from django_eventstream.hub.tasks import NamedTasks
 from django_eventstream.hub.turn import break_off
 from django_eventstream.storage.base import LogPosition
@@ -60,6 +61,7 @@ class LogFollower:
         self._answered = 0
         """Which question was the last one that was answered."""
         self._can_relay = True
+        self._queue = ReadQueue()
 
     async def follow(self) -> None:
         """Ask for news for ever: regularly, and at once after `look()`."""
@@ -160,34 +162,55 @@ class LogFollower:
         """Say whether the event's id means what the hub's own ids mean."""
         return event.epoch is None or event.epoch == self.epoch
 
-    def schedule_read(self, channel: HeldChannel) -> None:
-        """Read what the channel is missing, unless that is being done."""
-        self._tasks.ensure(("read", channel), partial(self._read, channel))
+    def schedule_read(self, wish: Wish) -> None:
+        """Read what is wished for when its turn has come."""
+        self._queue.add(wish)
+        self._tasks.ensure("reads", self._read_in_turn)
 
     def rest(self) -> None:
         """Let go of the log until the next question."""
         self._log.rest()
         # The next client begins with the events that are sent from then on.
         self._early.clear()
+        self._queue.clear()
 
-    async def _read(self, channel: HeldChannel) -> None:
-        while (after := channel.next_read()) is not None:
-            life = channel.life
-            asked_at = time.monotonic()
-            try:
-                events = await self._log.read(
-                    channel.name, after, channel.page_size, channel.page_bytes
-                )
-            except HistoryGoneError as gone:
-                channel.take_gone(gone)
-            except StorageUnavailableError:
-                await pause_since(asked_at)
-            else:
-                if events and not self.is_of_our_life(events[0]):
-                    self.look()
-                    await asyncio.sleep(OTHER_LIFE_SECONDS)
-                elif life == channel.life:
-                    channel.take_read(after, events)
+    async def _read_in_turn(self) -> None:
+        while (wish := self._queue.take()) is not None:
+            tried = asyncio.get_running_loop().create_future()
+            self._tasks.ensure(("read", wish.channel), partial(self._read, wish, tried))
+            # One that takes long holds up no other channel.
+            await asyncio.wait({tried}, timeout=QUESTION_SECONDS)
+
+    async def _read(self, wish: Wish, tried: asyncio.Future[None]) -> None:
+        try:
+            while (after := wish.channel.begin_read(wish)) is not None:
+                asked_at = time.monotonic()
+                try:
+                    pause = await self._try_to_read(wish, after)
+                except StorageUnavailableError:
+                    pause = pause_since(asked_at)
+                if pause is not None:
+                    _settle(tried)
+                    await pause
+            self._queue.release(wish.channel)
+        finally:
+            _settle(tried)
+
+    async def _try_to_read(self, wish: Wish, after: int) -> Awaitable[None] | None:
+        """Return what to wait for until it can be tried again; None if it was read."""
+        channel = wish.channel
+        life = channel.life
+        try:
+            events = await self._log.read(channel.name, after, wish.limit, wish.max_bytes)
+        except HistoryGoneError as gone:
+            channel.take_gone(wish, gone)
+            return None
+        if events and not self.is_of_our_life(events[0]):
+            self.look()
+            return asyncio.sleep(OTHER_LIFE_SECONDS)
+        if life == channel.life:
+            channel.take_read(wish, after, events)
+        return None
 
     async def _relay(self, channels: list[str]) -> None:
         asked_at = time.monotonic()
@@ -215,6 +238,11 @@ class LogFollower:
 
     def _reliable_names(self) -> list[str]:
         return [name for name, channel in self._channels.items() if channel.is_reliable]
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def pause_since(asked_at: float) -> None:

@@ -20,7 +20,7 @@ from django_eventstream.feeds.base import Feed
 from django_eventstream.hold import Hold
 from django_eventstream.hub.admission import Admission, retry_milliseconds
 from django_eventstream.hub.authorizations import Authorizations
-from django_eventstream.hub.channel import HeldChannel
+from django_eventstream.hub.channel import HeldChannel, Wish
 from django_eventstream.hub.connection import Connection, Outlet
 from django_eventstream.hub.convoy import Convoy, Convoys
 from django_eventstream.hub.follower import LogFollower
@@ -263,9 +263,9 @@ class Hub:
             missed=missed,
         )
 
-    def _schedule_read(self, channel: HeldChannel) -> None:
+    def _schedule_read(self, wish: Wish) -> None:
         if self._follower is not None:
-            self._follower.schedule_read(channel)
+            self._follower.schedule_read(wish)
 
     def _hear(self, event: Event) -> None:
         if self._revocations is not None:

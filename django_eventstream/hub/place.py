@@ -2,7 +2,7 @@
 
 A place has no queue. What comes next is taken from the windows of its channels when somebody can
 take it, so a slow reader costs nothing but its positions: what it did not take in time it takes
-from the window later, or from the log.
+from the window later, or from the log, of which it asks for one page at a time.
 """
 
 from __future__ import annotations
@@ -13,37 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from django_eventstream import sse
 from django_eventstream.cursors import Cursor, format_cursor, resolve_start, with_ticket
 from django_eventstream.hub.channel import HeldChannel
+from django_eventstream.hub.portion import Portion
 from django_eventstream.hub.window import Frame
-
-
-class Portion:
-    """What comes next at a place, encoded once for all who stand there."""
-
-    __slots__ = ("_end", "_pieces", "_skips", "skipped", "whole")
-
-    def __init__(
-        self, pieces: Sequence[bytes], skips: Mapping[int, Collection[str]], end: bytes
-    ) -> None:
-        self.whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        """For everybody else."""
-        self.skipped: Collection[str] = frozenset().union(*skips.values()) if skips else ()
-        """Users who do not get all of it."""
-        self._pieces = pieces
-        self._skips = skips
-        self._end = end
-
-    def for_user(self, user_id: str | None) -> bytes:
-        """Return what one user gets; may be empty."""
-        if user_id not in self.skipped:
-            return self.whole
-        mine = [
-            piece
-            for number, piece in enumerate(self._pieces)
-            if user_id not in self._skips.get(number, ())
-        ]
-        if user_id in self._skips.get(len(self._pieces) - 1, ()):
-            mine.append(self._end)
-        return b"".join(mine)
 
 
 class Place(ABC):
@@ -55,9 +26,12 @@ class Place(ABC):
         "_epoch",
         "_from_oldest",
         "_notices",
-        "_pages",
+        "_page",
+        "_page_bytes",
+        "_page_of",
         "_positions",
         "_reliable",
+        "_taken",
         "is_started",
     )
 
@@ -73,7 +47,13 @@ class Place(ABC):
         self._from_oldest: frozenset[str] = frozenset()
         """Channels that began at the oldest event kept, and of which nothing was taken yet."""
         self._notices: list[bytes] = []
-        self._pages: dict[str, list[Frame]] = {}
+        self._page_of: HeldChannel | None = None
+        """Whose page was asked for, and then kept until it has been taken: one at a time."""
+        self._page: list[Frame] = []
+        self._page_bytes = max((channel.page_bytes for channel in channels), default=0)
+        """How much the page may have that is asked for next, or half of it."""
+        self._taken = 0
+        """Bytes that were taken last."""
         # An unreliable stream misses nothing that arrives while its start is being found out.
         self._positions = {
             channel.name: channel.window.last_id for channel in channels if not channel.is_reliable
@@ -124,9 +104,12 @@ class Place(ABC):
 
     def receive_page(self, channel: HeldChannel, frames: list[Frame]) -> None:
         """Take over what the window did not have."""
-        if frames:
-            room = channel.page_bytes // len(self._channels)
-            self._pages[channel.name] = _fitting(frames, room)
+        if channel is self._page_of:
+            self._page = _fitting(frames, self._page_bytes)
+            if not frames:
+                self._page_of = None
+            # Next comes the turn of another one that is behind.
+            self._channels = [*(each for each in self._channels if each is not channel), channel]
         self.wake()
 
     def history_gone(self, channel: HeldChannel, oldest: int) -> None:
@@ -134,6 +117,7 @@ class Place(ABC):
 
         One that wants whatever is kept, and has got none of it, begins there instead.
         """
+        self._drop_page(channel)
         if channel.name in self._from_oldest:
             self._positions[channel.name] = oldest - 1
             # The client learns where that is, and returns there as to any other position.
@@ -153,17 +137,30 @@ class Place(ABC):
             channel.window.last_id != positions[channel.name] for channel in self._channels
         )
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the log is being read, or others are read for before."""
+        return self._page_of is not None and not self._page
+
+    def hold_back(self) -> None:
+        """Nobody here takes more for now: keep no more for them than `backlog_bytes`."""
+        self._page_bytes = self._backlog_bytes // 2
+        if self._page:
+            self._page = _fitting(self._page, self._backlog_bytes - self._taken)
+
     def take(self) -> Portion | None:
         """Go on by a bounded number of bytes, and return them; None while the log is read."""
         pieces, self._notices = self._notices, []
         skips: dict[int, Collection[str]] = {}
         room = self._backlog_bytes
+        self._drop_page_if_taken()
         for turn, channel in enumerate(self._channels):
             if room <= 0:
                 # Those who were not asked come first next time: a busy channel starves no other.
                 self._channels = [*self._channels[turn:], *self._channels[:turn]]
                 break
             room -= self._take_from(channel, pieces, skips, room)
+        self._taken = self._backlog_bytes - room
         if not pieces:
             return None
         # An id alone moves the cursor and dispatches nothing.
@@ -194,39 +191,44 @@ class Place(ABC):
             piece = frame.whole if len(self._channels) == 1 else self._with_cursor(frame.body)
             pieces.append(piece)
             taken += len(piece)
-        self._drop_page_if_taken(channel.name)
+        self._drop_page_if_taken()
         return taken
 
     def _next_frames(self, channel: HeldChannel) -> list[Frame]:
         position = self._positions[channel.name]
         if channel.window.last_id == position:
             return []
-        page = self._pages.get(channel.name)
-        if page is not None:
-            ahead = page[max(0, position + 1 - page[0].id) :]
-            if ahead:
-                return ahead
-            del self._pages[channel.name]
+        if channel is self._page_of and self._page:
+            return self._page
         frames = channel.window.since(position)
         if frames is not None:
             return frames
-        if channel.is_reliable:
-            channel.request(self, position)
-        else:
+        if not channel.is_reliable:
             self._reset({channel.name: "overflow"})
+        elif self._page_of is None:
+            self._page_of = channel
+            self._page_bytes = min(2 * self._page_bytes, channel.page_bytes)
+            channel.request(self, position, self._page_bytes)
         return []
 
-    def _drop_page_if_taken(self, name: str) -> None:
-        page = self._pages.get(name)
-        if page is not None and page[-1].id <= self._positions[name]:
-            del self._pages[name]
+    def _drop_page_if_taken(self) -> None:
+        if self._page_of is not None and self._page:
+            taken = self._positions[self._page_of.name] + 1 - self._page[0].id
+            if taken > 0:
+                self._page = self._page[taken:]
+            if not self._page:
+                self._page_of = None
+
+    def _drop_page(self, channel: HeldChannel) -> None:
+        if channel is self._page_of:
+            self._page_of, self._page = None, []
 
     def _reset(self, reasons: Mapping[str, str]) -> None:
         self._from_oldest -= reasons.keys()
         for channel in self._channels:
             if channel.name in reasons:
                 self._positions[channel.name] = channel.window.last_id
-                self._pages.pop(channel.name, None)
+                self._drop_page(channel)
         self._notices.append(sse.encode_reset(reasons, self._cursor()))
 
     def _with_cursor(self, body: bytes) -> bytes:
@@ -266,7 +268,6 @@ class Place(ABC):
         self._from_oldest = other._from_oldest
         self._positions = dict(other._positions)
         self._notices = list(other._notices)
-        self._pages = dict(other._pages)
 
 
 def _fitting(frames: list[Frame], room: int) -> list[Frame]:

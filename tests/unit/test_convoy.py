@@ -75,7 +75,7 @@ class Outlet:
 
 
 async def until(is_so) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
