@@ -133,8 +133,8 @@ def test_the_core_knows_no_django_and_no_third_party(name):
 
 
 STANDARD_LIBRARY = {
-    "asyncio", "collections", "dataclasses", "functools", "heapq", "json", "logging", "re", "time",
-    "types", "typing", "urllib",
+    "asyncio", "collections", "contextvars", "dataclasses", "functools", "heapq", "json", "logging",
+    "re", "time", "types", "typing", "urllib",
 }  # fmt: skip
 
 

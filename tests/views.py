@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -53,6 +54,7 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "files": len(open_files()),
             "resident_bytes": resident_pages() * resource.getpagesize(),
             "most_resident_bytes": most_resident_kibibytes() * 1024,
+            "couriers": sum("Courier" in repr(task) for task in asyncio.all_tasks()),
             "refused_threads": len(refused),
             "streams_asked_for": middleware.asked["/events/"],
             "connections_opened": statements.connections.total(),

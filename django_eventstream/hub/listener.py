@@ -17,7 +17,11 @@ class Listener:
     __slots__ = ("_awaited", "_is_gone", "_loop", "_owner", "_receive", "_steps")
 
     def __init__(self, receive: Receive, is_gone: Callable[[BaseException], None]) -> None:
-        """`is_gone` is called once the client has left, or with what `receive()` raised."""
+        """`is_gone` is called once the client has left, or with what `receive()` raised.
+
+        What others put around a server's `receive()` runs in tasks, which are waited for here: see
+        `servers`.
+        """
         owner = asyncio.current_task()
         assert owner is not None, "ASGI servers run applications in tasks"
         self._loop = asyncio.get_running_loop()
@@ -28,13 +32,14 @@ class Listener:
         self._awaited: Any = None
         self._loop.call_soon(self._listen)
 
-    def stop(self) -> None:
-        """Listen no more."""
+    def stop(self) -> asyncio.Task[Message] | None:
+        """Listen no more; return a task that is being cancelled, if there is one."""
         self._is_gone = None
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             # What `receive()` waits for is told as by a task that is cancelled.
             awaited.cancel()
+        return awaited if isinstance(awaited, asyncio.Task) else None
 
     def _listen(self, _: object = None) -> None:
         if self._is_gone is None and self._steps is None:

@@ -1,7 +1,7 @@
 """Sending to very many clients: no task and no queue for each, only its ASGI `send()`.
 
-Each `send()` is stepped by hand. It mostly ends without having to wait; only for a client that
-does not read fast enough does a task finish it.
+Each `send()` is stepped by hand, which may be done to a server's own only: see `servers`. It mostly
+ends without having to wait; only for a client that does not read fast enough does a task finish it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.listener import Message
 
 Send = Callable[[Message], Awaitable[None]]
+
+END: dict[str, Any] = {"type": "http.response.body", "body": b"", "more_body": False}
+"""Ends a response. Each client gets a copy: middleware may write into it."""
 
 
 class Pump:
@@ -38,7 +41,6 @@ class Pump:
         # A server's own task would be the current one; whatever it looks up there is found.
         _enter_task(self._loop, self._owner)
         try:
-            # Middleware may write into the message: each has its own.
             message = {"type": "http.response.body", "body": chunk, "more_body": True}
             steps = self._send(message).__await__()
             awaited = next(steps)
@@ -58,11 +60,17 @@ class Pump:
         if not self.ended.done():
             self.ended.set_result(error)
 
-    def stop(self) -> None:
-        """Send nothing more."""
+    def stop(self) -> asyncio.Task[None] | None:
+        """Send nothing more but the end; return a task that is being cancelled, if there is one."""
         self.connection = None
-        if self._finishing is not None:
-            self._finishing.cancel()
+        finishing = self._finishing
+        if finishing is not None:
+            finishing.cancel()
+        return finishing
+
+    async def finish(self) -> None:
+        """Send the end of the response, once `ended` says that nothing went wrong."""
+        await self._send(END.copy())
 
     def _sent(self, finishing: asyncio.Task[None]) -> None:
         self._finishing = None

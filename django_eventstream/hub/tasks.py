@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context
 from typing import Any
 
 from django_eventstream.deadlines import LONGEST_PAUSE_SECONDS, growing_pause
@@ -58,7 +59,8 @@ class NamedTasks:
     def _begin(self, name: Hashable, function: Function, failures: int) -> None:
         self._pauses.pop(name, None)
         began = time.monotonic()
-        task = asyncio.get_running_loop().create_task(function())
+        # Nothing of the context of the client, or of the sender, with whom it happens to begin.
+        task = Context().run(asyncio.get_running_loop().create_task, function())
         self._tasks[name] = task
 
         def ended(task: asyncio.Task[None]) -> None:

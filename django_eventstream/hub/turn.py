@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -53,11 +54,13 @@ class NextTurn:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._noted: list[Sender] = []
+        # Not that of whoever notes somebody first, who may be another client.
+        self._context = Context()
 
     def note(self, sender: Sender) -> None:
         """Serve this one."""
         if not self._noted:
-            self._loop.call_soon(self._serve)
+            self._loop.call_soon(self._serve, context=self._context)
         self._noted.append(sender)
 
     def _serve(self) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from weakref import WeakKeyDictionary
 
 from django_eventstream.hub.holder import Message, Receive
+from django_eventstream.hub.servers import is_servers_own
 
 OVERDUE_SECONDS = 4.0
 """After so long another request may come in besides one that is still being answered: what it waits
@@ -35,8 +36,16 @@ class Incoming:
         return message
 
     def rest(self) -> Receive:
-        """Return what to call for the rest: the server's own `receive()` if nothing is kept."""
-        return self.receive if self._kept or self._next else self._receive
+        """Return what a `Listener` steps by hand for the rest: where it can, the server's own."""
+        is_bare = not self._kept and self._next is None and is_servers_own(self._receive)
+        return self._receive if is_bare else self._listened
+
+    async def _listened(self) -> Message:
+        """Receive in a task."""
+        if not self._kept and (coming := self.listen()) is not None:
+            await coming
+            self.keep()
+        return self._kept.popleft()
 
     async def _coming(self) -> Message:
         coming, self._next = self._next, None

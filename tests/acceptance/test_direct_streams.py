@@ -167,6 +167,8 @@ def test_open_streams_hold_no_thread_and_no_database_connection(
         server.send(*numbered(unique_channel, [1]))
         for swarm in swarms:
             swarm.wait_for(lambda c: c.has(unique_channel, 1))
+        # The server is known as one whose `send()` may be stepped by hand.
+        assert server.stats()["couriers"] == 0
 
 
 def is_within(cost: tuple[int, int], most: tuple[int, int]) -> bool:

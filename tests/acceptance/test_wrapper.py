@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.conf import settings
 
+from tests.services.deadline import wait_until
 from tests.sse_client import StreamClient, assert_sequence, numbered
 
 SERVERS = ("uvicorn+wrapper", "daphne+wrapper", "hypercorn+wrapper", "granian+wrapper")
@@ -43,6 +44,23 @@ def test_refusals_and_other_views_are_what_django_answers(app_server, sqlite_onl
     with StreamClient(f"{server.url}/events/", reconnect=False) as client:
         client.wait_for(lambda c: c.of_type("stream-error"))
         assert client.arrivals[0].json()["text"] == "No channels specified"
+
+
+def test_streams_of_a_mount_under_fastapi_end_in_silence(app_server, sqlite_only, unique_channel):
+    """Each client that left was an exception in the log, and some were cut."""
+    server = app_server(sqlite_only, "uvicorn+within-fastapi")
+    with StreamClient(f"{server.url}/events/?channel={unique_channel}") as client:
+        for number in range(1, 11):
+            client.wait_open()
+            server.send(*numbered(unique_channel, [number]))
+            client.wait_for(lambda c, n=number: c.has(unique_channel, n))
+            if number == 5:
+                assert server.stats()["couriers"] == 1
+                client.cut()
+        assert_sequence(client, unique_channel, range(1, 11))
+    wait_until(lambda: server.stats()["streams"] == 0, 30, server.stats)
+    assert server.stats()["couriers"] == 0
+    assert "Traceback" not in server.log_text()
 
 
 @pytest.mark.parametrize("lane", ["around-channels", "within-channels"])

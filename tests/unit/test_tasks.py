@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextvars import ContextVar
 
 import pytest
 
@@ -52,6 +53,33 @@ def test_a_task_that_fails_begins_again_and_is_logged_once_and_counted(caplog):
     [record] = logged(caplog)
     assert "follow" in record.getMessage()
     assert "can't start new thread" in str(record.exc_info[1])
+
+
+def test_nothing_of_whoever_begins_a_task_is_in_its_context():
+    """The hub's statements were traced as those of the first client, for ever."""
+    client: ContextVar[str] = ContextVar("client")
+    found = []
+
+    class Noting:
+        def serve(self) -> None:
+            found.append(client.get("nobody"))
+
+        def break_off(self, error: Exception) -> None:
+            raise error
+
+    async def note() -> None:
+        found.append(client.get("nobody"))
+
+    async def main() -> None:
+        client.set("the first")
+        tasks, turn = NamedTasks(), NextTurn()
+        tasks.ensure("note", note)
+        turn.note(Noting())
+        await until(lambda: len(found) == 2)
+        tasks.cancel()
+
+    asyncio.run(main())
+    assert found == ["nobody", "nobody"]
 
 
 def test_a_supervised_task_that_returns_begins_again_and_any_other_has_done_its_work(caplog):
