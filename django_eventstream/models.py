@@ -10,7 +10,8 @@ from django.db import models
 class Event(models.Model):
     """One event. A row without `eid` is committed but not yet numbered: it waits in the outbox."""
 
-    id = models.AutoField(primary_key=True)
+    # Also an insert that is rolled back takes one: 32 bits are used up in months.
+    id = models.BigAutoField(primary_key=True)
     channel = models.CharField(max_length=255, db_index=True)
     type = models.CharField(max_length=255, db_index=True)
     # A JSON string of the text that is sent: no character is beyond any database.
@@ -34,7 +35,7 @@ class Event(models.Model):
 class EventCounter(models.Model):
     """The last id of a channel. The row with the empty name has the epoch of the log."""
 
-    id = models.AutoField(primary_key=True)
+    id = models.BigAutoField(primary_key=True)
     name = models.CharField(max_length=255, unique=True)
     value = models.BigIntegerField(default=0)
     updated = models.DateTimeField(db_index=True, auto_now=True)

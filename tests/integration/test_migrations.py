@@ -6,17 +6,20 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.test.utils import CaptureQueriesContext
 
 from django_eventstream import send_event
 from django_eventstream.backends import get_storage
 from django_eventstream.events import Event
+from django_eventstream.models import Event as Row
 from django_eventstream.models import EventCounter
+from django_eventstream.storage.base import Sweep
 from tests.services.databases import Database
 from tests.services.python import manage
 
 APP = "django_eventstream"
 FIRST = f"{APP}_event"
-LATEST = "0004"
+LATEST = "0005"
 
 OLD_EVENT = """
 INSERT INTO django_eventstream_event (channel, type, data, eid, created)
@@ -69,9 +72,16 @@ def indexed(name: str) -> set[tuple[str, ...]]:
     return {tuple(one["columns"]) for one in found if one["index"] or one["unique"]}
 
 
-@pytest.mark.parametrize("auto_field", ["BigAutoField", "AutoField", "SmallAutoField"])
+@pytest.mark.parametrize(
+    "auto_field",
+    [
+        "django.db.models.BigAutoField",
+        "django.db.models.AutoField",
+        "tests.keys.LargeKey",
+    ],
+)
 def test_no_migration_is_missing_whatever_the_project_calls_an_id(sqlite_only, auto_field):
-    settings = {"DEFAULT_AUTO_FIELD": f"django.db.models.{auto_field}"}
+    settings = {"DEFAULT_AUTO_FIELD": auto_field}
     arguments = ["makemigrations", "--check", "--dry-run", APP]
     assert "No changes" in manage(*arguments, database=sqlite_only.settings, settings=settings)
 
@@ -138,6 +148,49 @@ def test_back_and_forth_leaves_no_difference(default_database):
     migrate(default_database, LATEST)
     assert (columns(FIRST), indexed(FIRST), indexed(f"{APP}_eventcounter")) == before
     assert send_event("a", "message", 2).id == 2
+
+
+BEYOND_32_BITS = 2**31 + 5
+
+
+def sequence_next_key(next_key: int) -> None:
+    """Continues as if so many events had been stored, or rolled back."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            sequence = f"pg_get_serial_sequence('{FIRST}', 'id')"
+            cursor.execute(f"SELECT setval({sequence}, {next_key}, false)")
+        elif connection.vendor == "mysql":
+            cursor.execute(f"ALTER TABLE {FIRST} AUTO_INCREMENT = {next_key}")
+        else:
+            cursor.execute(f"DELETE FROM sqlite_sequence WHERE name = '{FIRST}'")
+            values = f"('{FIRST}', {next_key - 1})"
+            cursor.execute(f"INSERT INTO sqlite_sequence (name, seq) VALUES {values}")
+
+
+def test_events_are_stored_when_32_bits_of_keys_are_used_up(old_tables):
+    """After 248 days of a hundred events a second every send failed."""
+    write((OLD_EVENT, ["a", '"1"', 1]), (OLD_COUNTER, ["a", 1]))
+    migrate(old_tables, LATEST)
+    sequence_next_key(BEYOND_32_BITS)
+    try:
+        assert send_event("a", "message", 2).id == 2
+        with transaction.atomic():
+            send_event("a", "message", 3)
+        assert [event.data for event in get_storage().read("a", 0, 9)] == ["1", "2", "3"]
+        assert Row.objects.get(eid=2).pk == BEYOND_32_BITS
+        assert get_storage().sweep(BEYOND_32_BITS, 5, lambda channel: (None, None)) == Sweep()
+        assert get_storage().trim("a", None, 1, 10) == 2
+    finally:
+        Row.objects.all().delete()
+        sequence_next_key(1)
+
+
+def test_sqlite_copies_no_table_for_what_it_has_already(sqlite_only):
+    with sqlite_only.as_default():
+        migrate(sqlite_only, "0004")
+        with CaptureQueriesContext(connection) as captured:
+            migrate(sqlite_only, LATEST)
+    assert not [query for query in captured if "CREATE TABLE" in query["sql"]]
 
 
 def test_nameless_channels_of_the_predecessor_are_not_taken_for_the_epoch(old_tables):
