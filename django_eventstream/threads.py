@@ -1,12 +1,16 @@
-"""Calling a function in a thread in which no request has left anything behind."""
+"""Calling a function in a thread that no request has used, or in one that is no greenlet."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from django.utils.module_loading import import_string
 
 from django_eventstream.deadlines import NoThreadError
 
@@ -43,3 +47,32 @@ def in_thread(function: Callable[[], Result], seconds: float = PATIENCE_SECONDS)
             # It is what the function raised.
             raise
         raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+@contextmanager
+def native_thread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
+    """Yield what calls a function in a thread of the operating system, and waits for it.
+
+    gevent and eventlet make greenlets of threads, all of them in one thread of the system. An event
+    loop in one of these counts as running in each, and Django lets none of them use the database.
+    With gevent it is the same thread for all calls. Where threads are real, it is the caller's own.
+    """
+    if _is_patched("gevent.monkey", "is_module_patched", "threading"):
+        pool = import_string("gevent.threadpool.ThreadPool")(1)
+        try:
+            yield pool.apply
+        finally:
+            pool.kill()
+    elif _is_patched("eventlet.patcher", "is_monkey_patched", "thread"):
+        yield import_string("eventlet.tpool.execute")
+    else:
+        yield _call
+
+
+def _is_patched(module: str, question: str, name: str) -> bool:
+    patcher = sys.modules.get(module)
+    return patcher is not None and getattr(patcher, question)(name)
+
+
+def _call(function: Callable[[], Result]) -> Result:
+    return function()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 from weakref import finalize
 
 from django_eventstream import processes
@@ -22,8 +20,10 @@ from django_eventstream.exceptions import PublishError
 
 logger = logging.getLogger(__name__)
 
-Send = Callable[[Sequence[Event]], AsyncIterator[int]]
+Send = Callable[[Sequence[Event]], Iterator[int]]
 """Sends events in order, and yields how many more of them the broker has taken; or raises."""
+
+MakeSend = Callable[[], AbstractContextManager[Send]]
 
 QUEUE_CHARACTERS = 16 * 1024 * 1024
 """Most data that waits to be sent. More is not: what is in the log is found there."""
@@ -91,14 +91,16 @@ class _Queue:
 
 
 class BackgroundSender:
-    """Sends in a thread and an event loop of its own, in order, and flushes when Python ends.
+    """Sends in a thread of its own, in order, and flushes when Python ends.
 
-    `make_send()` is called in the thread; what it returns sends events or raises, and is used on
-    one event loop only. A process that forks starts again with an empty queue: what waits is
-    sent by the parent.
+    `make_send()` is entered in the thread, and left when the thread ends; what it yields sends
+    events or raises. No event loop may run in the thread: where gevent or eventlet makes a greenlet
+    of it, the loop would run in all others of the process as well, and Django refuses its database
+    to code in a loop. A process that forks starts again with an empty queue: what waits is sent by
+    the parent.
     """
 
-    def __init__(self, name: str, make_send: Callable[[], Send], timeout: float) -> None:
+    def __init__(self, name: str, make_send: MakeSend, timeout: float) -> None:
         self._name = name
         self._make_send = make_send
         self._timeout = timeout
@@ -187,15 +189,14 @@ def _import_now() -> None:
         metadata.version("django")
 
 
-def _run(name: str, queue: _Queue, make_send: Callable[[], Send]) -> None:
-    loop = _Loop()
+def _run(name: str, queue: _Queue, make_send: MakeSend) -> None:
     is_reached = True
     send: Send | None = None
-    try:
+    with ExitStack() as stack:
         while jobs := queue.take_all():
             try:
-                send = send or make_send()
-                loop.run_until_complete(_send(send, jobs))
+                send = send or stack.enter_context(make_send())
+                _send(send, jobs)
             except _ERRORS as error:
                 if is_reached:
                     logger.warning("%s does not take events now: %s", name, _text(error))
@@ -205,15 +206,13 @@ def _run(name: str, queue: _Queue, make_send: Callable[[], Send]) -> None:
                 if not is_reached:
                     logger.info("%s takes events again", name)
                 is_reached = True
-    finally:
-        loop.close()
 
 
-async def _send(send: Send, jobs: Sequence[_Job]) -> None:
+def _send(send: Send, jobs: Sequence[_Job]) -> None:
     """Send all; a job is done as soon as all of its events were taken."""
     waiting = deque(jobs)
     taken = 0
-    async for count in send([event for job in jobs for event in job.events]):
+    for count in send([event for job in jobs for event in job.events]):
         taken += count
         while waiting and len(waiting[0].events) <= taken:
             job = waiting.popleft()
@@ -231,12 +230,3 @@ def _fail(jobs: Sequence[_Job], error: BaseException) -> None:
 
 def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        """Ask for addresses in this thread, which has nothing else to do.
-
-        asyncio would ask in another one, which Python does not start any more once it ends.
-        """
-        return socket.getaddrinfo(host, port, **options)

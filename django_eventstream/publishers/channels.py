@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from django_eventstream.conf import settings
 from django_eventstream.events import Event
@@ -12,6 +15,7 @@ from django_eventstream.publishers.background import BackgroundSender, Send
 from django_eventstream.publishers.base import Publisher
 from django_eventstream.publishers.layer import GROUP, is_in_memory, make_layer
 from django_eventstream.publishers.messages import Packer, count_events
+from django_eventstream.threads import native_thread
 
 
 class ChannelsPublisher(Publisher):
@@ -22,7 +26,7 @@ class ChannelsPublisher(Publisher):
         alias = settings.CHANNEL_LAYER
         if alias is not None and not is_in_memory(alias):
             timeout = settings.PUBLISH_TIMEOUT
-            make_send = partial(_make_send, alias, timeout)
+            make_send = partial(_sending, alias, timeout)
             self._sender = BackgroundSender("The channel layer", make_send, timeout)
 
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
@@ -31,13 +35,33 @@ class ChannelsPublisher(Publisher):
             self._sender.send(events, wait=wait)
 
 
-def _make_send(alias: str, timeout: float) -> Send:
-    layer = make_layer(alias)
+@contextmanager
+def _sending(alias: str, timeout: float) -> Iterator[Send]:
+    """Send through a layer of our own, in an event loop that runs for each message in turn."""
     packer = Packer()
+    with native_thread() as call:
+        loop = call(_Loop)
+        try:
+            layer = call(partial(make_layer, alias))
 
-    async def send(events: Sequence[Event]) -> AsyncIterator[int]:
-        for message in packer.pack(events):
-            await asyncio.wait_for(layer.group_send(GROUP, message), timeout)
-            yield count_events(message)
+            def send(events: Sequence[Event]) -> Iterator[int]:
+                for message in packer.pack(events):
+                    call(partial(loop.run_until_complete, _send_one(layer, message, timeout)))
+                    yield count_events(message)
 
-    return send
+            yield send
+        finally:
+            call(loop.close)
+
+
+async def _send_one(layer: Any, message: dict[str, Any], timeout: float) -> None:
+    await asyncio.wait_for(layer.group_send(GROUP, message), timeout)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """Ask for addresses in this thread, which has nothing else to do.
+
+        asyncio would ask in another one, which Python does not start any more once it ends.
+        """
+        return socket.getaddrinfo(host, port, **options)

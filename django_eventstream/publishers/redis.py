@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from django_eventstream.backends import get_storage
@@ -31,7 +32,7 @@ class RedisPublisher(Publisher):
         storage = get_storage()
         self._log = storage if isinstance(storage, RedisStorage) else None
         server, timeout = find_server(), settings.PUBLISH_TIMEOUT
-        self._sender = BackgroundSender("Redis", partial(_make_send, server), timeout)
+        self._sender = BackgroundSender("Redis", partial(_sending, server), timeout)
 
     def publish(self, events: Sequence[Event], *, wait: bool = False) -> None:
         """See `Publisher.publish()`. A log in Redis may have told of stored events already."""
@@ -41,14 +42,14 @@ class RedisPublisher(Publisher):
             self._sender.send(untold, wait=wait)
 
 
-def _make_send(server: RedisServer) -> Send:
-    client = server.make_client()
+@contextmanager
+def _sending(server: RedisServer) -> Iterator[Send]:
     packer = Packer()
+    with server.make_client() as client:
 
-    async def send(events: Sequence[Event]) -> AsyncIterator[int]:
-        # It blocks, in a thread that has nothing else to do.
-        for message in packer.pack(events):
-            client.publish(server.news_channel, json.dumps(message, separators=(",", ":")))
-            yield count_events(message)
+        def send(events: Sequence[Event]) -> Iterator[int]:
+            for message in packer.pack(events):
+                client.publish(server.news_channel, json.dumps(message, separators=(",", ":")))
+                yield count_events(message)
 
-    return send
+        yield send

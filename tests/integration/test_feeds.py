@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import psycopg
@@ -395,14 +395,14 @@ ChannelsPublisher().publish([Event("c", "m", "x", 1)])
 
 class TestBackgroundSender:
     def sender(self, send, timeout: float = 2) -> BackgroundSender:
-        return BackgroundSender("A broker", lambda: send, timeout)
+        return BackgroundSender("A broker", lambda: nullcontext(send), timeout)
 
     def test_what_waits_is_bounded(self, monkeypatch, caplog):
         monkeypatch.setattr(background, "QUEUE_CHARACTERS", 10_000)
         is_free = threading.Event()
         taken = []
 
-        async def send(batch):
+        def send(batch):
             is_free.wait()
             taken.extend(batch)
             yield len(batch)
@@ -425,7 +425,7 @@ class TestBackgroundSender:
     def test_one_event_is_never_too_big(self):
         taken = []
 
-        async def send(batch):
+        def send(batch):
             taken.extend(batch)
             yield len(batch)
 
@@ -434,7 +434,7 @@ class TestBackgroundSender:
         assert taken == [big]
 
     def test_a_sender_that_nobody_uses_any_more_ends_its_thread(self):
-        async def send(batch):
+        def send(batch):
             yield len(batch)
 
         sender = self.sender(send)
@@ -447,7 +447,7 @@ class TestBackgroundSender:
         """A failure at the last of many messages was the failure of every sender in them."""
         is_free = threading.Event()
 
-        async def send(batch):
+        def send(batch):
             is_free.wait()
             for event in batch:
                 if event.data == "3":
@@ -471,7 +471,7 @@ class TestBackgroundSender:
         """No `Exception`: the thread died of it, and nothing was sent any more."""
         failures = [asyncio.CancelledError()]
 
-        async def send(batch):
+        def send(batch):
             if failures:
                 raise failures.pop()
             yield len(batch)
@@ -485,7 +485,7 @@ class TestBackgroundSender:
         """They waited for their timeouts, and the warning never came."""
         is_free = threading.Event()
 
-        async def send(batch):
+        def send(batch):
             is_free.wait()
             yield len(batch)
 

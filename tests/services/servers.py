@@ -30,6 +30,10 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
         "gunicorn", "tests.wsgi:application", "--bind", f"{HOST}:{port}", "--workers", "1",
         "--threads", "16", "--no-control-socket",
     ],
+    "gunicorn-gevent": lambda port: [
+        "gunicorn", "tests.wsgi:application", "--bind", f"{HOST}:{port}", "--workers", "1",
+        "--worker-class", "gevent", "--no-control-socket",
+    ],
     "granian-wsgi": lambda port: [
         "granian", "tests.wsgi:application", "--interface", "wsgi", "--host", HOST, "--port", port,
         "--blocking-threads", "8",
@@ -42,7 +46,7 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
 
 
 class AppServer(Service):
-    """`kind` is one of `COMMANDS`; gunicorn, uWSGI and one Granian are WSGI. One worker process.
+    """`kind` is one of `COMMANDS`; gunicorns, uWSGI and one Granian are WSGI. One worker process.
 
     With `+wrapper` behind it, `EventStreamApplication` holds the streams.
 
