@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, ResolverMatch, reverse
+from django.utils.http import escape_leading_slashes
 from gripcontrol import Channel, create_grip_channel_header
 
 from django_eventstream import grip, sse
@@ -39,6 +42,9 @@ LONGEST_PERIOD = 2_147_483
 LONGEST_PATH = 3_500
 """Characters; servers refuse request lines beyond about 4,000, and the stream would never go on."""
 
+PATH_CHARACTERS = "/:@!$&'()*+,;="
+"""What stands in a path as it is, besides letters, digits and `-._~` (RFC 3986 §3.3)."""
+
 RETURN_MILLISECONDS = (1_000, 5_000)
 """When a client comes back whose stream ended because the proxy may not be told what it missed;
 spread, since all who missed the same event come back."""
@@ -47,6 +53,9 @@ PAGE_RETURN_MILLISECONDS = 100
 """When it comes back for the next page. What is held in the end sets the longer time again."""
 
 LINK_NAME = "eventstream-next"
+
+TOKEN = "eventstream_token"
+"""Keyword of the URL by which a page is asked for."""
 
 
 def hold_response(request: HttpRequest, hold: Hold, *, is_open: bool = False) -> HttpResponse:
@@ -200,18 +209,26 @@ def _recovery_path(request: HttpRequest) -> str:
             "A GRIP proxy without a key needs the recovery URLs: include("
             "'django_eventstream.urls') somewhere in the URL configuration"
         )
-    return request.path
+    return _written_path(request)
+
+
+def _written_path(request: HttpRequest) -> str:
+    """Return the path that was asked for as a URI has it, on this site.
+
+    The server has decoded what the client wrote. Two slashes at the beginning would name a host.
+    """
+    return escape_leading_slashes(quote(request.path, safe=PATH_CHARACTERS))
 
 
 def _page_path(request: HttpRequest, position: Position) -> str | None:
-    path = _reverse(request, {"eventstream_token": make_token(position)})
+    path = _reverse(request, {TOKEN: make_token(position)})
     return path if path is not None and len(path) <= LONGEST_PATH else None
 
 
 def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:
     """Return the recovery URL: the same for all streams if possible, else beside this one."""
     match = request.resolver_match
-    captured = getattr(match, "captured_kwargs", None) or {}
+    captured = _captured(match) if match else {}
     names = [LINK_NAME, *([f"{match.namespace}:{LINK_NAME}"] if match and match.namespace else [])]
     for beside in ({}, captured):
         for name in names:
@@ -220,6 +237,15 @@ def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:
             except NoReverseMatch:
                 continue
     return None
+
+
+def _captured(match: ResolverMatch) -> dict[str, Any]:
+    """Return what the URL said of where the stream is, whichever page of it was asked for.
+
+    Django's `captured_kwargs` lacks what stands before an `include()`.
+    """
+    others = {TOKEN, *(match.extra_kwargs or ())}
+    return {name: value for name, value in match.kwargs.items() if name not in others}
 
 
 def _written(hold: Hold, cursor: Cursor) -> str:

@@ -139,6 +139,14 @@ def test_a_hold_in_all_its_headers():
     assert body.endswith(b'event: message\ndata: "100%%"\nid: b:2,user%%3A5:1\n\n')
 
 
+def test_a_link_never_leads_to_another_host(settings):
+    settings.ROOT_URLCONF = "tests.hand_made_urls"
+    response = Client().get(
+        "/", headers={"Grip-Sig": signature()}, PATH_INFO="//other.example/a, b/stream/"
+    )
+    assert link(response) == "/%2Fother.example/a%2C%20b/stream/"
+
+
 def test_the_period_differs_between_connections(settings):
     periods = {timeout(ask()) for _ in range(50)}
     assert len(periods) > 20
