@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import NoReverseMatch, ResolverMatch, reverse
-from django.utils.http import escape_leading_slashes
+from django.urls import NoReverseMatch, reverse
 from gripcontrol import Channel, create_grip_channel_header
 
 from django_eventstream import grip, sse
@@ -24,6 +22,7 @@ from django_eventstream.outbox import look
 from django_eventstream.proxies import can_verify, channel_prefix
 from django_eventstream.web.proofs import is_told, prove
 from django_eventstream.web.proxy import is_proxied, predecessors_position_of
+from django_eventstream.web.requests import written_path
 from django_eventstream.web.tokens import make_token
 
 FIRST_BODY_BYTES = 40_000
@@ -41,9 +40,6 @@ LONGEST_PERIOD = 2_147_483
 
 LONGEST_PATH = 3_500
 """Characters; servers refuse request lines beyond about 4,000, and the stream would never go on."""
-
-PATH_CHARACTERS = "/:@!$&'()*+,;="
-"""What stands in a path as it is, besides letters, digits and `-._~` (RFC 3986 §3.3)."""
 
 RETURN_MILLISECONDS = (1_000, 5_000)
 """When a client comes back whose stream ended because the proxy may not be told what it missed;
@@ -209,15 +205,7 @@ def _recovery_path(request: HttpRequest) -> str:
             "A GRIP proxy without a key needs the recovery URLs: include("
             "'django_eventstream.urls') somewhere in the URL configuration"
         )
-    return _written_path(request)
-
-
-def _written_path(request: HttpRequest) -> str:
-    """Return the path that was asked for as a URI has it, on this site.
-
-    The server has decoded what the client wrote. Two slashes at the beginning would name a host.
-    """
-    return escape_leading_slashes(quote(request.path, safe=PATH_CHARACTERS))
+    return written_path(request)
 
 
 def _page_path(request: HttpRequest, position: Position) -> str | None:
@@ -239,7 +227,7 @@ def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:
     return None
 
 
-def _captured(match: ResolverMatch) -> dict[str, Any]:
+def _captured(match: Any) -> dict[str, Any]:
     """Return what the URL said of where the stream is, whichever page of it was asked for.
 
     Django's `captured_kwargs` lacks what stands before an `include()`.
