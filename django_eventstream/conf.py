@@ -9,7 +9,7 @@ from django.conf import settings as django_settings
 
 PREFIX = "EVENTSTREAM_"
 
-REDIS_EXAMPLE = '{"host": "127.0.0.1", "port": 6379, "db": 0}'
+REDIS_EXAMPLE = '"redis://127.0.0.1:6379/0"'
 """What REDIS and STORAGE_CONNECTION look like."""
 
 
@@ -49,10 +49,10 @@ class Settings:
     CHANNEL_LAYER: str | None = "default"
     """The channel layer to other processes; unused where CHANNEL_LAYERS does not have it."""
 
-    REDIS: Mapping[str, Any] | None = None
-    """Options of `redis.Redis()`: processes tell each other of events through this server."""
+    REDIS: str | Mapping[str, Any] | None = None
+    """A URL, or options of `redis.Redis()`: processes tell each other of events through this server."""
 
-    STORAGE_CONNECTION: Mapping[str, Any] | None = None
+    STORAGE_CONNECTION: str | Mapping[str, Any] | None = None
     """The same, for `RedisStorage`; without it that one uses the server in REDIS."""
 
     REDIS_PREFIX: str = "eventstream"

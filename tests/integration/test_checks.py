@@ -104,7 +104,9 @@ def test_a_project_without_mistakes_gets_no_message():
     [
         ("CHANEL_LIMIT", 5, "W001"),
         ("COLOUR", "red", "W001"),
-        ("REDIS", "redis://localhost", "E030"),
+        ("REDIS", "localhost:6379", "E030"),
+        ("REDIS", "redis://:pa/ss@localhost", "E030"),
+        ("REDIS", "redis://localhost?colour=red", "E030"),
         ("REDIS", {"hots": "localhost"}, "E030"),
         ("REDIS_PREFIX", "", "E030"),
         ("STORAGE_CONNECTION", {}, "W033"),
@@ -162,11 +164,20 @@ def test_a_mistake_in_a_setting_is_found(settings, name, value, check):
         ("ALLOW_ORIGINS", ("https://example.com", "http://localhost:8000")),
         ("ALLOW_HEADERS", "X-One, X-Two"),
         ("CHANNEL_LAYER", None),
+        ("REDIS", "redis://localhost"),
+        ("REDIS", "rediss://user:p%2Fw@redis.example:6380/2?ssl_cert_reqs=none"),
+        ("REDIS", "unix:///run/redis.sock?db=1"),
     ],
 )
 def test_a_good_setting_gets_no_message(settings, name, value):
     setattr(settings, f"EVENTSTREAM_{name}", value)
     assert found() == {}
+
+
+def test_a_password_in_a_url_that_cannot_be_read_is_not_told(settings):
+    settings.EVENTSTREAM_REDIS = "redis://:secret/word@localhost"
+    [message] = run_checks(tags=[TAG])
+    assert "secret" not in str(message)
 
 
 def test_a_misspelt_name_gets_a_proposal(settings):
