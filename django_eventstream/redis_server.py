@@ -139,7 +139,7 @@ def _options_of_url(name: str, url: str) -> Mapping[str, Any]:
             f"{PREFIX}{name} needs the package redis: pip install redis"
         )
     try:
-        options: dict[str, Any] = dict(parse_url(url))
+        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
     except ValueError:
         # Neither the URL nor what is wrong with it is told: there may be a password in it.
         raise IncompatibleSettings(
