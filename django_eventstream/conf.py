@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings as django_settings
 
 PREFIX = "EVENTSTREAM_"
 
-REDIS_EXAMPLE = '{"host": "127.0.0.1", "port": 6379, "db": 0}'
+REDIS_EXAMPLE = '"redis://127.0.0.1:6379/0"'
 """What REDIS and STORAGE_CONNECTION look like."""
 
 
@@ -49,10 +50,10 @@ class Settings:
     CHANNEL_LAYER: str | None = "default"
     """The channel layer to other processes; unused where CHANNEL_LAYERS does not have it."""
 
-    REDIS: Mapping[str, Any] | None = None
-    """Options of `redis.Redis()`: processes tell each other of events through this server."""
+    REDIS: str | Mapping[str, Any] | None = None
+    """URL, or options of `redis.Redis()`: processes tell each other of events through it."""
 
-    STORAGE_CONNECTION: Mapping[str, Any] | None = None
+    STORAGE_CONNECTION: str | Mapping[str, Any] | None = None
     """The same, for `RedisStorage`; without it that one uses the server in REDIS."""
 
     REDIS_PREFIX: str = "eventstream"
@@ -87,8 +88,21 @@ settings = Settings()
 
 
 def given_names() -> list[str]:
-    """Return the names of all settings with our prefix that the project has, known or not."""
-    return [name for name in dir(django_settings) if name.startswith(PREFIX)]
+    """Return the names of all settings that are meant for us, known or not.
+
+    That is, those with our prefix, however it is cut up or written: `EVENT_STREAM_…`.
+    """
+    return [name for name in dir(django_settings) if _is_meant_for_us(name)]
+
+
+def _is_meant_for_us(name: str) -> bool:
+    if name.startswith(PREFIX):
+        return True
+    letters = name.replace("_", "")
+    word = PREFIX.rstrip("_")
+    return name.isupper() and (
+        word in letters or bool(get_close_matches(letters[: len(word)], [word], 1, 0.85))
+    )
 
 
 def other_setting(name: str) -> Any:

@@ -109,9 +109,13 @@ def keep_alive(frame: bytes, seconds: float) -> str:
 
 
 def next_link(path: str, seconds: float | None = None) -> str:
-    """Return the value of `Grip-Link` that says where and when to ask next."""
+    """Return the value of `Grip-Link` that says where and when to ask next.
+
+    The path is percent-encoded, as in a URI. A proxy looks for the ends of a link and of its
+    parameters within `<>` as well, against RFC 8288 §3.
+    """
     timeout = "" if seconds is None else f"; timeout={max(1, round(seconds))}"
-    return f"<{path}>; rel=next{timeout}"
+    return f"<{path.replace(',', '%2C').replace(';', '%3B')}>; rel=next{timeout}"
 
 
 def parse_last(header: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ try:
     import redis.asyncio as async_redis
     from redis import exceptions
     from redis.backoff import NoBackoff
+    from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
     from redis.retry import Retry
 except ImportError:
     redis = None  # type: ignore[assignment]
@@ -63,7 +64,8 @@ class RedisServer:
     def from_settings(cls, *names: str) -> RedisServer:
         """Take the first of these settings that the project has.
 
-        Raises `IncompatibleSettings` if it has none of them, or something else than a dict.
+        Raises `IncompatibleSettings` if it has none of them, or something else than a URL or a
+        dict, and `RedisPackageIsNotAvailable` for a URL.
         """
         for name in names:
             options = getattr(settings, name)
@@ -120,10 +122,34 @@ def may_be_done(error: Exception) -> bool:
     return not isinstance(error, REFUSALS) and " connecting to " not in str(error)
 
 
-def _checked(name: str, options: object) -> Mapping[str, Any]:
-    if not isinstance(options, Mapping):
+def _checked(name: str, given: object) -> Mapping[str, Any]:
+    if isinstance(given, str):
+        return _options_of_url(name, given)
+    if not isinstance(given, Mapping):
         raise IncompatibleSettings(
-            f"{PREFIX}{name} must be a dict of options of redis.Redis(), such as {REDIS_EXAMPLE},"
-            f" not {options!r:.100}"
+            f"{PREFIX}{name} must be a URL or a dict of options of redis.Redis(), such as "
+            f"{REDIS_EXAMPLE}, not {given!r:.100}"
         )
+    return given
+
+
+def _options_of_url(name: str, url: str) -> Mapping[str, Any]:
+    if redis is None:
+        raise RedisPackageIsNotAvailable(
+            f"{PREFIX}{name} needs the package redis: pip install redis"
+        )
+    try:
+        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
+    except ValueError:
+        # Neither the URL nor what is wrong with it is told: there may be a password in it.
+        raise IncompatibleSettings(
+            f"{PREFIX}{name} is not a URL of a Redis: it begins with redis://, rediss:// or "
+            'unix://, as "redis://user:password@127.0.0.1:6379/0" does, and other characters than '
+            "letters, digits and -._~ are percent-encoded in the password"
+        ) from None
+    kind = options.pop("connection_class", None)
+    if kind is UnixDomainSocketConnection:
+        options["unix_socket_path"] = options.pop("path", "")
+    elif kind is SSLConnection:
+        options["ssl"] = True
     return options

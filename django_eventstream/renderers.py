@@ -8,6 +8,7 @@ from typing import Any
 from django.urls import NoReverseMatch, reverse
 
 from django_eventstream import sse
+from django_eventstream.web.requests import written_path
 
 try:
     from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
@@ -121,5 +122,4 @@ def _path(view: Any, request: Any) -> str:
             return reverse(match.view_name, args=match.args, kwargs=kwargs)
         except NoReverseMatch:
             pass
-    path: str = request.path
-    return path
+    return written_path(request)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.checks import CheckMessage, register
+from django.core.management import get_commands
 from django.utils.module_loading import import_string
 
-from django_eventstream.backends import has_grip_proxies
+from django_eventstream.backends import has_channel_layer, has_grip_proxies, has_redis
 from django_eventstream.channelmanager import ChannelManagerBase
-from django_eventstream.checks.messages import TAG, error, warning, wrong_value
+from django_eventstream.checks.messages import TAG, error, is_command, warning, wrong_value
 from django_eventstream.conf import PREFIX, Settings, given_names, other_setting, settings
 from django_eventstream.storage.base import Storage
 from django_eventstream.storage.legacy import is_legacy
@@ -34,20 +35,27 @@ NUMBERS = {
 }
 """Setting → whether it is whole, and whether it may be None."""
 
+LIKENESS = 0.8
+"""Of a name that nobody reads to the one that was meant, of which our prefix is a good part."""
+
 SWITCHES = ("POSTGRES_NOTIFY", "ALLOW_CREDENTIALS")
+
+
+MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+
+DJANGOS_RUNSERVERS = ("django.core", "django.contrib.staticfiles")
+"""Apps whose `runserver` is not one of ASGI; daphne has its own."""
 
 
 @register(TAG)
 def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
     """W001: a name that nobody reads."""
-    known = [name for name in vars(Settings) if name.isupper()]
-    for given in given_names():
-        name = given.removeprefix(PREFIX)
-        if name not in known:
-            close = get_close_matches(name, known, 1, 0.6)
-            text = f"{given} is not a setting of django_eventstream."
-            hint = f"Did you mean {PREFIX}{close[0]}?" if close else "See the settings reference."
-            yield warning("eventstream.W001", text, hint)
+    known = [PREFIX + name for name in vars(Settings) if name.isupper()]
+    for given in sorted(set(given_names()).difference(known)):
+        close = get_close_matches(given, known, 1, LIKENESS)
+        text = f"{given} is not a setting of django_eventstream."
+        hint = f"Did you mean {close[0]}?" if close else "See the settings reference."
+        yield warning("eventstream.W001", text, hint)
 
 
 @register(TAG)
@@ -144,6 +152,37 @@ def check_server(**kwargs: Any) -> Iterator[CheckMessage]:
             "Run the project under ASGI, and say so with ASGI_APPLICATION (for `runserver`, put "
             "'daphne' first in INSTALLED_APPS as well); or set GRIP_URL to a proxy.",
         )
+    elif _is_djangos_runserver() and not has_grip_proxies():
+        yield warning(
+            "eventstream.W108",
+            "This `runserver` is Django's own, which runs WSGI whatever ASGI_APPLICATION says: "
+            "event streams answer 501.",
+            "Install daphne and put 'daphne' first in INSTALLED_APPS, or run an ASGI server such "
+            "as `uvicorn --reload`.",
+        )
+
+
+@register(TAG, deploy=True)
+def check_layer_in_memory(**kwargs: Any) -> Iterator[CheckMessage]:
+    """W109: a channel layer that leads to no other process."""
+    if not has_channel_layer() or has_redis():
+        return
+    layer = other_setting("CHANNEL_LAYERS")[settings.CHANNEL_LAYER]
+    if isinstance(layer, Mapping) and layer.get("BACKEND") == MEMORY_LAYER:
+        yield warning(
+            "eventstream.W109",
+            f"CHANNEL_LAYERS[{settings.CHANNEL_LAYER!r}] is in the memory of each process: it "
+            "tells no other one of events, and what is not stored never gets there.",
+            f"Use a layer of a server, such as channels_redis, or set {PREFIX}REDIS; or set "
+            f"{PREFIX}CHANNEL_LAYER to None if the database is to tell.",
+        )
+
+
+def _is_djangos_runserver() -> bool:
+    # What runs the checks is the command itself, in the process that its reloader begins as well.
+    return is_command("runserver", "runserver_ngrok") and (
+        get_commands().get("runserver") in DJANGOS_RUNSERVERS
+    )
 
 
 def _check_class(check: str, name: str, base: type) -> Iterator[CheckMessage]:

@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from django.utils.module_loading import import_string
 
-from django_eventstream.checks.messages import TAG, error, warning
+from django_eventstream.checks.messages import TAG, error, is_command, warning
 from django_eventstream.conf import PREFIX, settings
 from django_eventstream.models import Event, EventCounter
 from django_eventstream.storage.orm import DjangoModelStorage
@@ -165,8 +165,10 @@ def check_isolation(*, databases: Sequence[str] | None = None, **kwargs: Any) ->
 def _problem_of_tables(connection: BaseDatabaseWrapper) -> str | None:
     with connection.cursor() as cursor:
         tables = connection.introspection.table_names(cursor)
-    if not tables or not router.allow_migrate_model(connection.alias, Event):
-        # A database with nothing in it is just being made.
+    if not router.allow_migrate_model(connection.alias, Event):
+        return None
+    if not tables and is_command("migrate"):
+        # It asks before it makes them.
         return None
     missing = {Event._meta.db_table, EventCounter._meta.db_table}.difference(tables)
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -20,16 +21,26 @@ HOLD_LIMIT = 19
 SHORTEST_KEY = 32
 """Bytes of an HS256 key that cannot be guessed (RFC 7518 §3.2)."""
 
+_PREFIX = re.compile(r"[A-Za-z0-9_.~:/-]+", re.ASCII)
+"""What neither ends a name in a header, nor a name within `%(…)s`."""
+
 
 @register(TAG)
 def check_keys(**kwargs: Any) -> Iterator[CheckMessage]:
-    """E101–W104: proxies whose requests are not recognised, or too easily."""
+    """E101–W104, E107: proxies whose requests are not recognised, or too easily."""
     proxies = _readable_proxies()
     if is_proxy_required() and not proxies:
         yield error(
             "eventstream.E101",
             "GRIP_PROXY_REQUIRED is set, but there is no GRIP proxy: nobody gets a stream.",
             "Set GRIP_URL, or leave GRIP_PROXY_REQUIRED out.",
+        )
+    prefix = other_setting("GRIP_PREFIX")
+    if prefix and not (isinstance(prefix, str) and _PREFIX.fullmatch(prefix)):
+        yield error(
+            "eventstream.E107",
+            f"GRIP_PREFIX = {prefix!r} has a character that no header to a GRIP proxy can have.",
+            "Use letters, digits and -._~:/ in GRIP_PREFIX, in every project behind the proxy.",
         )
     if 0 < sum(proxy.verify_key is not None for proxy in proxies) < len(proxies):
         yield error(

@@ -1,6 +1,8 @@
-"""The messages of checks."""
+"""The messages of checks, and who asks for them."""
 
 from __future__ import annotations
+
+import sys
 
 from django.core import checks
 
@@ -8,6 +10,11 @@ from django_eventstream.conf import PREFIX
 
 TAG = "eventstream"
 """`manage.py check --tag eventstream` runs these checks alone."""
+
+
+def is_command(*names: str) -> bool:
+    """Say whether one of these commands of `manage.py` asks for the checks."""
+    return sys.argv[1:2] != [] and sys.argv[1] in names
 
 
 def error(id: str, text: str, hint: str) -> checks.CheckMessage:  # noqa: A002

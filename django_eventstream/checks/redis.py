@@ -57,7 +57,7 @@ def _check_connection(name: str) -> Iterator[CheckMessage]:
     try:
         import_string(REDIS_SERVER).from_settings(name).make_client().close()
     except IncompatibleSettings as problem:
-        hint = f"Give it options of redis.Redis(), such as {REDIS_EXAMPLE}."
+        hint = f"Give it a URL, or options of redis.Redis(), such as {REDIS_EXAMPLE}."
         yield error("eventstream.E030", f"{problem}.", hint)
 
 

@@ -18,9 +18,15 @@ from django_eventstream.exceptions import (
 )
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
+from django_eventstream.proxies import get_proxies
 from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
 from django_eventstream.web.proofs import is_of_open, is_told
-from django_eventstream.web.proxy import is_of_predecessor, is_proxied, position_of
+from django_eventstream.web.proxy import (
+    is_of_predecessor,
+    is_proxied,
+    position_of,
+    report_unverified,
+)
 from django_eventstream.web.requests import find_user, make_hold
 from django_eventstream.web.responses import never_cached
 from django_eventstream.web.tokens import read_token
@@ -43,6 +49,8 @@ def recover(
     if is_of_predecessor(request):
         return end_of_predecessor(request)
     if not is_proxied(request):
+        if request.headers.get("Grip-Sig") and get_proxies():
+            report_unverified(request)
         return HttpResponseForbidden("This address is for GRIP proxies.\n", "text/plain")
     token = eventstream_token
     position = position_of(request) if token is None else _position_of_page(token)

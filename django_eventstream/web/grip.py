@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
@@ -21,6 +22,7 @@ from django_eventstream.outbox import look
 from django_eventstream.proxies import can_verify, channel_prefix
 from django_eventstream.web.proofs import is_told, prove
 from django_eventstream.web.proxy import is_proxied, predecessors_position_of
+from django_eventstream.web.requests import written_path
 from django_eventstream.web.tokens import make_token
 
 FIRST_BODY_BYTES = 40_000
@@ -47,6 +49,9 @@ PAGE_RETURN_MILLISECONDS = 100
 """When it comes back for the next page. What is held in the end sets the longer time again."""
 
 LINK_NAME = "eventstream-next"
+
+TOKEN = "eventstream_token"
+"""Keyword of the URL by which a page is asked for."""
 
 
 def hold_response(request: HttpRequest, hold: Hold, *, is_open: bool = False) -> HttpResponse:
@@ -200,18 +205,18 @@ def _recovery_path(request: HttpRequest) -> str:
             "A GRIP proxy without a key needs the recovery URLs: include("
             "'django_eventstream.urls') somewhere in the URL configuration"
         )
-    return request.path
+    return written_path(request)
 
 
 def _page_path(request: HttpRequest, position: Position) -> str | None:
-    path = _reverse(request, {"eventstream_token": make_token(position)})
+    path = _reverse(request, {TOKEN: make_token(position)})
     return path if path is not None and len(path) <= LONGEST_PATH else None
 
 
 def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:
     """Return the recovery URL: the same for all streams if possible, else beside this one."""
     match = request.resolver_match
-    captured = getattr(match, "captured_kwargs", None) or {}
+    captured = _captured(match) if match else {}
     names = [LINK_NAME, *([f"{match.namespace}:{LINK_NAME}"] if match and match.namespace else [])]
     for beside in ({}, captured):
         for name in names:
@@ -220,6 +225,15 @@ def _reverse(request: HttpRequest, arguments: dict[str, str]) -> str | None:
             except NoReverseMatch:
                 continue
     return None
+
+
+def _captured(match: Any) -> dict[str, Any]:
+    """Return what the URL said of where the stream is, whichever page of it was asked for.
+
+    Django's `captured_kwargs` lacks what stands before an `include()`.
+    """
+    others = {TOKEN, *(match.extra_kwargs or ())}
+    return {name: value for name, value in match.kwargs.items() if name not in others}
 
 
 def _written(hold: Hold, cursor: Cursor) -> str:

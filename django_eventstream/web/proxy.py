@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import lru_cache
 
@@ -17,7 +18,33 @@ from django_eventstream.grip import (
 from django_eventstream.proxies import Proxy, can_verify, channel_prefix, get_proxies
 from django_eventstream.web.proofs import is_proven
 
+logger = logging.getLogger(__name__)
+
 ALGORITHMS = ["HS256", "RS256", "ES256"]
+
+REPORT_SECONDS = 60
+"""How often the log gets the same reason: any client can bring a request that is not signed."""
+
+UNCONFIGURED = "no GRIP proxy is configured. Set GRIP_URL or GRIP_PROXIES"
+BYPASSED = (
+    "it came past the GRIP proxy. Let clients connect to the proxy alone; if this one did, its "
+    "requests reach another address than this server's, or lose their headers on the way"
+)
+UNSIGNED = (
+    "its GRIP proxy does not sign what it passes on. Set sig_key in pushpin.conf to the key that "
+    "GRIP_URL or GRIP_PROXIES has"
+)
+WRONG_KEY = (
+    "its Grip-Sig is signed with another key than those in GRIP_URL, GRIP_PROXIES and "
+    "GRIP_VERIFY_KEY. Set sig_key in pushpin.conf to the same key"
+)
+EXPIRED = (
+    "its Grip-Sig has expired, or never does. Set the clocks of the GRIP proxy and of this server"
+)
+WRONG_ISSUER = (
+    "its Grip-Sig names another issuer than verify_iss in GRIP_PROXIES, or verify-iss in GRIP_URL. "
+    "Set it to the issuer of the GRIP proxy (sig_iss in pushpin.conf), or leave it out"
+)
 
 
 def is_proxied(request: HttpRequest) -> bool:
@@ -40,6 +67,13 @@ def is_verified(request: HttpRequest) -> bool:
     """
     signature = request.headers.get("Grip-Sig", "")
     return bool(signature) and any(_signed_by(proxy, signature) for proxy in get_proxies())
+
+
+def report_unverified(request: HttpRequest) -> str:
+    """Return why a request is not taken for one of a configured proxy, and log it now and then."""
+    reason = _reason(request)
+    _log(reason, int(time.monotonic() // REPORT_SECONDS))
+    return reason
 
 
 def is_recovery(request: HttpRequest) -> bool:
@@ -87,16 +121,36 @@ def _has_ambiguous_names(request: HttpRequest) -> bool:
     return any(b"_" in name and name.lower()[:4] == b"grip" for name, _ in headers)
 
 
+def _reason(request: HttpRequest) -> str:
+    if not get_proxies():
+        return UNCONFIGURED
+    signature = request.headers.get("Grip-Sig", "")
+    if not signature:
+        return UNSIGNED if "Grip-Feature" in request.headers else BYPASSED
+    problems = [
+        _verify(signature, proxy.verify_key, proxy.verify_issuer)[1]
+        for proxy in get_proxies()
+        if proxy.verify_key is not None
+    ]
+    # Of another proxy it is the key that is wrong.
+    return next((problem for problem in problems if problem != WRONG_KEY), WRONG_KEY)
+
+
+@lru_cache(maxsize=16)
+def _log(reason: str, period: int) -> None:
+    logger.warning("A request is not taken for one of the GRIP proxy: %s", reason)
+
+
 def _signed_by(proxy: Proxy, signature: str) -> bool:
     if proxy.verify_key is None:
         return False
-    return _expiry(signature, proxy.verify_key, proxy.verify_issuer) > time.time()
+    return _verify(signature, proxy.verify_key, proxy.verify_issuer)[0] > time.time()
 
 
 # A proxy signs once a second, and may ask for a thousand connections meanwhile.
 @lru_cache(maxsize=16)
-def _expiry(signature: str, key: str | bytes, issuer: str | None) -> float:
-    """Return until when a signature holds; 0 if it is not made with the key."""
+def _verify(signature: str, key: str | bytes, issuer: str | None) -> tuple[float, str]:
+    """Return until when a signature holds, and what is wrong with it from then on."""
     try:
         claims = jwt.decode(
             signature,
@@ -105,6 +159,12 @@ def _expiry(signature: str, key: str | bytes, issuer: str | None) -> float:
             issuer=issuer,
             options={"require": ["exp"], "verify_aud": False},
         )
+    except jwt.InvalidIssuerError:
+        return 0, WRONG_ISSUER
+    except jwt.MissingRequiredClaimError as error:
+        return 0, WRONG_ISSUER if error.claim == "iss" else EXPIRED
+    except jwt.ExpiredSignatureError:
+        return 0, EXPIRED
     except (jwt.PyJWTError, ValueError, TypeError):
-        return 0
-    return float(claims["exp"])
+        return 0, WRONG_KEY
+    return float(claims["exp"]), EXPIRED

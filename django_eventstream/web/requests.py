@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Model
 from django.http import Http404, HttpRequest
+from django.utils.http import escape_leading_slashes
 
 from django_eventstream.backends import get_channel_manager, is_reliable
 from django_eventstream.channelmanager import ChannelManagerBase, authorize
@@ -32,6 +34,9 @@ from django_eventstream.logs import require_home
 
 DJANGOS_ANSWERS = (PermissionDenied, Http404)
 """By these a project lets Django answer with status 403 or 404, and the client stays away."""
+
+PATH_CHARACTERS = "/:@!$&'()*+,;="
+"""What stands in a path as it is, besides letters, digits and `-._~` (RFC 3986 §3.3)."""
 
 
 def parse_hold(request: HttpRequest, view_kwargs: Mapping[str, Any]) -> Hold:
@@ -85,6 +90,14 @@ def parse_cursor(request: HttpRequest) -> Cursor | None:
     if text == ERROR_CURSOR:
         raise SessionEndedError("Invalid request: Can't resume session after stream-error.")
     return Cursor.parse(text) if text else None
+
+
+def written_path(request: HttpRequest) -> str:
+    """Return the path that was asked for as a URI has it, on this site.
+
+    The server has decoded what the client wrote. Two slashes at the beginning would name a host.
+    """
+    return escape_leading_slashes(quote(request.path, safe=PATH_CHARACTERS))
 
 
 def current_user(request: HttpRequest) -> Any:

@@ -20,6 +20,7 @@ from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.current import get_hub
 from django_eventstream.proxies import get_proxies, is_proxy_required
+from django_eventstream.web.proxy import report_unverified
 
 logger = logging.getLogger(__name__)
 
@@ -35,27 +36,36 @@ in front of it and set GRIP_URL.
 
 UNPROXIED_MESSAGE = """\
 This server cannot keep an event stream open, because it runs under WSGI; its GRIP proxy could. \
-But this request did not come through a proxy that is configured, or the proxy signs with another \
-key than the one in GRIP_URL or GRIP_PROXIES (sig_key in pushpin.conf).
+But this request is not taken for one of the proxy: {reason}.
 """
 
-PROXY_MESSAGE = """\
-This server streams only through its GRIP proxy (GRIP_PROXY_REQUIRED), and this request did not \
-come through one that is configured: see GRIP_URL, GRIP_PROXIES and their keys.
+REQUIRED_MESSAGE = """\
+This server streams only through its GRIP proxy, since GRIP_PROXY_REQUIRED is set. But this \
+request is not taken for one of the proxy: {reason}.
 """
 
 
 def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
-    """Answer with a stream that this process holds; under WSGI with an error that says why not."""
-    if is_proxy_required():
-        return HttpResponse(PROXY_MESSAGE, status=501, content_type="text/plain")
-    if not isinstance(request, ASGIRequest):
-        message = UNPROXIED_MESSAGE if get_proxies() else WSGI_MESSAGE
-        return HttpResponse(message, status=501, content_type="text/plain")
-    offer = (request.scope.get("extensions") or {}).get(EXTENSION)
+    """Answer with a stream that this process holds, or with an error that says why it cannot."""
+    if obstacle := _obstacle(request):
+        return HttpResponse(obstacle, status=501, content_type="text/plain")
+    offer = (request.scope.get("extensions") or {}).get(EXTENSION)  # type: ignore[attr-defined]
     if offer is not None:
         offer.hold = hold
     return EventStreamResponse(HeldStream(hold), offer, content_type=sse.CONTENT_TYPE)
+
+
+def _obstacle(request: HttpRequest) -> str:
+    if is_proxy_required():
+        return REQUIRED_MESSAGE.format(reason=report_unverified(request))
+    if not isinstance(request, ASGIRequest):
+        if not get_proxies():
+            return WSGI_MESSAGE
+        return UNPROXIED_MESSAGE.format(reason=report_unverified(request))
+    if request.headers.get("Grip-Sig") and get_proxies():
+        # The stream is held here all the same, which is not what the proxy is there for.
+        report_unverified(request)
+    return ""
 
 
 class EventStreamResponse(StreamingHttpResponse):

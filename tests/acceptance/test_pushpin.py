@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -509,7 +510,35 @@ def test_streams_recover_without_an_address_of_their_own(site, unique_channel, u
         client.wait_for(12)
         assert client.ids(unique_channel) == list(range(1, 13))
         assert len(client.connections) == 1
-    assert all(f"/rooms/{unique_channel}/" in line for line in here.recoveries())
+    place = f"/rooms/{unique_channel}/" + ("_next/" if "argument" in urls else "")
+    assert all(f" {place}" in line for line in here.recoveries())
+
+
+ENDS = ["ü", "日本", "a\r\nb: c", "a?b#c", "100%", "%2F%C3", ">; rel=next, <", "a=b&c'@:+$~\\|^"]
+
+
+@pytest.mark.parametrize("urls", ["tests.argument_urls", "tests.hand_made_urls"])
+@both_kinds
+def test_streams_recover_at_a_path_of_any_characters(site, unique_channel, kind, urls):
+    """What is no ASCII made a header that no proxy reads, and a `>` another link than ours."""
+    here = site(kind, ROOT_URLCONF=urls)
+    paths = {f"{unique_channel}{end}": "/rooms/{}/" for end in ENDS}
+    if urls == "tests.hand_made_urls":
+        paths |= {f"{unique_channel} v{end}": "/viewset/{}/" for end in ENDS}
+        paths[f"{unique_channel}/;"] = "/{}/stream/"
+    with ExitStack() as stack:
+        clients = {
+            channel: stack.enter_context(here.client(path=path.format(quote(channel))))
+            for channel, path in paths.items()
+        }
+        for channel, client in clients.items():
+            client.wait_open(30)
+            get_storage().append([Event(channel, "message", "lost")])
+            send(channel, [1])
+        for channel, client in clients.items():
+            client.wait_for(2, timeout=30)
+            assert client.ids(channel) == [1, 2]
+            assert len(client.connections) == 1
 
 
 def get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -17,6 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from django_eventstream import backends
 from django_eventstream.channelmanager import ChannelManagerBase, DefaultChannelManager
+from django_eventstream.checks import configuration
 from django_eventstream.checks import database as database_checks
 from django_eventstream.checks.messages import TAG
 from django_eventstream.storage.base import Storage
@@ -104,7 +105,9 @@ def test_a_project_without_mistakes_gets_no_message():
     [
         ("CHANEL_LIMIT", 5, "W001"),
         ("COLOUR", "red", "W001"),
-        ("REDIS", "redis://localhost", "E030"),
+        ("REDIS", "localhost:6379", "E030"),
+        ("REDIS", "redis://:pa/ss@localhost", "E030"),
+        ("REDIS", "redis://localhost?colour=red", "E030"),
         ("REDIS", {"hots": "localhost"}, "E030"),
         ("REDIS_PREFIX", "", "E030"),
         ("STORAGE_CONNECTION", {}, "W033"),
@@ -162,6 +165,9 @@ def test_a_mistake_in_a_setting_is_found(settings, name, value, check):
         ("ALLOW_ORIGINS", ("https://example.com", "http://localhost:8000")),
         ("ALLOW_HEADERS", "X-One, X-Two"),
         ("CHANNEL_LAYER", None),
+        ("REDIS", "redis://localhost"),
+        ("REDIS", "rediss://user:p%2Fw@redis.example:6380/2?ssl_cert_reqs=none"),
+        ("REDIS", "unix:///run/redis.sock?db=1"),
     ],
 )
 def test_a_good_setting_gets_no_message(settings, name, value):
@@ -169,10 +175,39 @@ def test_a_good_setting_gets_no_message(settings, name, value):
     assert found() == {}
 
 
+def test_a_password_in_a_url_that_cannot_be_read_is_not_told(settings):
+    settings.EVENTSTREAM_REDIS = "redis://:secret/word@localhost"
+    [message] = run_checks(tags=[TAG])
+    assert "secret" not in str(message)
+
+
 def test_a_misspelt_name_gets_a_proposal(settings):
     settings.EVENTSTREAM_RETENTION_SECOND = 60
     [message] = run_checks(tags=[TAG])
     assert message.hint == "Did you mean EVENTSTREAM_RETENTION_SECONDS?"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("EVENT_STREAM_CHANNELMANAGER_CLASS", "EVENTSTREAM_CHANNELMANAGER_CLASS"),
+        ("EVENT_STREAM_CHANNEL_MANAGER_CLAS", "EVENTSTREAM_CHANNELMANAGER_CLASS"),
+        ("EVENTSTREAMS_REDIS", "EVENTSTREAM_REDIS"),
+        ("EVENSTREAM_STORAGE_CLASS", "EVENTSTREAM_STORAGE_CLASS"),
+        ("DJANGO_EVENTSTREAM_ALLOW_ORIGIN", "EVENTSTREAM_ALLOW_ORIGIN"),
+    ],
+)
+def test_a_misspelt_prefix_is_found(settings, given, meant):
+    """Every channel was open to everybody, and no check said a word."""
+    setattr(settings, given, "x")
+    [message] = run_checks(tags=[TAG])
+    assert (message.id, message.hint) == ("eventstream.W001", f"Did you mean {meant}?")
+
+
+@pytest.mark.parametrize("name", ["EVENTS_PER_PAGE", "STREAM_STORAGE_CLASS", "EVENT_LIMIT"])
+def test_settings_of_others_are_none_of_ours(settings, name):
+    setattr(settings, name, "x")
+    assert found() == {}
 
 
 def test_an_incomplete_storage_is_told_what_it_lacks(settings):
@@ -210,6 +245,30 @@ def test_wsgi_alone_is_warned_of(settings):
     del settings.ASGI_APPLICATION
     settings.GRIP_URL = f"http://localhost:5561/?key={KEY}"
     assert found() == {}
+
+
+def test_a_runserver_without_asgi_is_warned_of_where_it_starts(settings, monkeypatch):
+    settings.ASGI_APPLICATION = "project.asgi.application"
+    monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
+    assert found() == {}
+    monkeypatch.setattr(sys, "argv", ["manage.py", "runserver", "8000"])
+    assert list(found()) == ["eventstream.W108"]
+    settings.GRIP_URL = f"http://localhost:5561/?key={KEY}"
+    assert found() == {}
+    del settings.GRIP_URL
+    monkeypatch.setattr(configuration, "get_commands", lambda: {"runserver": "daphne"})
+    assert found() == {}
+
+
+def test_a_layer_in_memory_is_no_layer_for_a_deployment(settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    assert found() == {}
+    assert list(found(include_deployment_checks=True)) == ["eventstream.W109"]
+    settings.EVENTSTREAM_REDIS = "redis://localhost"
+    assert found(include_deployment_checks=True) == {}
+    settings.EVENTSTREAM_REDIS = None
+    settings.EVENTSTREAM_CHANNEL_LAYER = None
+    assert found(include_deployment_checks=True) == {}
 
 
 @pytest.mark.parametrize(
@@ -358,6 +417,7 @@ def test_a_fresh_project_gets_the_warning_about_wsgi_and_nothing_else(tmp_path):
         file.write("INSTALLED_APPS.append('django_eventstream')\n")
     assert manage("check").count("eventstream.") == 1
     assert "eventstream.W014" in manage("check")
+    assert "eventstream.W019" in manage("check", "--database", "default")
     assert "eventstream.W019" not in manage("migrate")
     with settings.open("a") as file:
         file.write("ASGI_APPLICATION = 'mysite.asgi.application'\n")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth import get_user_model
 from django.core import signing
 from django.http import HttpResponseForbidden
-from django.test import Client
+from django.test import AsyncRequestFactory, Client
 from django.urls import include, path
 from rest_framework.permissions import BasePermission
 
@@ -26,6 +26,7 @@ from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.storage.orm import DjangoModelStorage
 from django_eventstream.views import events
 from django_eventstream.viewsets import EventsViewSet
+from django_eventstream.web import proxy
 from tests.grip_last import last_of, proven_last
 from tests.outlets import close_outlets
 
@@ -137,6 +138,14 @@ def test_a_hold_in_all_its_headers():
     assert body.startswith(b":   ")
     assert b"event: stream-open\ndata: \nid: b:2,user%%3A5:0\n\n" in body
     assert body.endswith(b'event: message\ndata: "100%%"\nid: b:2,user%%3A5:1\n\n')
+
+
+def test_a_link_never_leads_to_another_host(settings):
+    settings.ROOT_URLCONF = "tests.hand_made_urls"
+    response = Client().get(
+        "/", headers={"Grip-Sig": signature()}, PATH_INFO="//other.example/a, b/stream/"
+    )
+    assert link(response) == "/%2Fother.example/a%2C%20b/stream/"
 
 
 def test_the_period_differs_between_connections(settings):
@@ -351,23 +360,64 @@ def test_recovery_needs_no_login(settings):
 
 
 @pytest.mark.parametrize(
-    "forge",
+    ("forge", "reason"),
     [
-        lambda: "",
-        lambda: "x.y.z",
-        lambda: signature("x" * 32),
-        lambda: signature(exp=time.time() - 1),
-        lambda: jwt.encode({"iss": "pushpin"}, KEY),
-        lambda: jwt.encode({"exp": time.time() + 60}, "", algorithm="none"),
-        lambda: "é" * 10,
+        (lambda: "", b"it came past the GRIP proxy"),
+        (lambda: "x.y.z", b"another key"),
+        (lambda: signature("x" * 32), b"another key"),
+        (lambda: signature(exp=time.time() - 1), b"has expired"),
+        (lambda: jwt.encode({"iss": "pushpin"}, KEY), b"has expired, or never does"),
+        (lambda: jwt.encode({"exp": time.time() + 60}, "", algorithm="none"), b"another key"),
+        (lambda: "é" * 10, b"another key"),
     ],
 )
-def test_what_the_key_did_not_sign_is_not_a_proxy(forge):
+def test_what_the_key_did_not_sign_is_not_a_proxy_and_the_answer_says_why(forge, reason):
+    """It said to set GRIP_URL, which was set."""
     last = proven_last({"a": 0})
     assert ask("/events/_next/", last=last, sig=forge()).status_code == 403
     answer = ask(sig=forge())
     assert answer.status_code == 501
-    assert b"another key" in answer.content
+    assert reason in answer.content
+
+
+def test_a_proxy_that_does_not_sign_is_told_from_none_and_from_one_of_another_issuer(settings):
+    unsigned = Client().get("/events/?channel=a", headers={"Grip-Feature": "status"})
+    assert b"does not sign" in unsigned.content
+    settings.GRIP_URL = f"http://h?verify-key={KEY}&verify-iss=fastly:1"
+    assert b"another issuer" in ask().content
+    settings.GRIP_PROXIES = [{"control_uri": "http://h", "verify_key": OTHER}]
+    assert b"another issuer" in ask().content
+    assert b"another key" in ask(sig=signature("x" * 32)).content
+    settings.GRIP_URL = settings.GRIP_PROXIES = None
+    settings.GRIP_PROXY_REQUIRED = True
+    assert b"no GRIP proxy is configured" in ask().content
+
+
+def test_the_log_says_once_a_minute_why_requests_are_not_taken_for_a_proxys(caplog, monkeypatch):
+    proxy._log.cache_clear()
+    now = 1e6
+    monkeypatch.setattr("django_eventstream.web.proxy.time.monotonic", lambda: now)
+    said = lambda: [r.getMessage() for r in caplog.records if r.name == proxy.__name__]  # noqa: E731
+    for _ in range(3):
+        assert ask(sig=signature("x" * 32)).status_code == 501
+        assert ask("/events/_next/", sig=signature("x" * 32)).status_code == 403
+    [message] = said()
+    assert "Set sig_key in pushpin.conf" in message
+    assert ask("/events/_next/", sig="").status_code == 403
+    assert len(said()) == 1
+    now += 60
+    assert ask(sig=signature("x" * 32)).status_code == 501
+    assert len(said()) == 2
+
+
+def test_a_server_that_streams_by_itself_reports_a_wrong_key_as_well(caplog):
+    """The proxy was of no use, and nobody heard of it."""
+    proxy._log.cache_clear()
+    request = AsyncRequestFactory().get(
+        "/events/?channel=a", headers={"Grip-Sig": signature("x" * 32)}
+    )
+    assert events(request).status_code == 200
+    assert "another key" in caplog.text
 
 
 def test_a_signature_is_not_good_for_longer_than_it_says():

@@ -43,6 +43,9 @@ def test_without_a_proxy_there_is_nothing_to_say(settings):
         ({"GRIP_URL": f"http://h?key={KEY}", "ROOT_URLCONF": "tests.hand_made_urls"}, ["W105"]),
         ({"GRIP_URL": f"http://h?key={KEY}", "ROOT_URLCONF": "tests.argument_urls"}, ["W105"]),
         ({"GRIP_URL": f"http://h?key={KEY}", "EVENTSTREAM_CHANNEL_LIMIT": 20}, ["W106"]),
+        ({"GRIP_URL": f"http://h?key={KEY}", "GRIP_PREFIX": "a, b"}, ["E107"]),
+        ({"GRIP_URL": f"http://h?key={KEY}", "GRIP_PREFIX": "ü-"}, ["E107"]),
+        ({"GRIP_URL": f"http://h?key={KEY}", "GRIP_PREFIX": "site_1:"}, []),
         ({"GRIP_PROXIES": [{"key": KEY}]}, []),
     ],
 )

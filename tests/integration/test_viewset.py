@@ -320,6 +320,7 @@ def test_the_page_says_where_its_stream_is():
     for path, url in [
         ("/api/events/?channels=a,b&format=api_sse", "/api/events/?channels=a%2Cb"),
         ("/api/ofclass/", "/api/ofclass/"),
+        ("/api/events/a%3Fb%23%25c/", "/api/events/a%3Fb%23%25c/"),
         ("/suffixed.api_sse?channels=a", "/suffixed/?channels=a"),
     ]:
         response = Client().get(path, headers={"Accept": BROWSER})
