@@ -154,7 +154,7 @@ def clock(puppets):
     def passes(seconds, script=""):
         return puppets.run(f"{script}; pass({seconds}); return [made.length, errors]")
 
-    yield passes
+    return passes
 
 
 @pytest.fixture
