@@ -1,4 +1,4 @@
-"""`ReconnectingEventSource` in a real browser: servers that are killed, proxies without one."""
+"""`ReconnectingEventSource` in a real browser: servers killed or silent, proxies without one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.conf import settings
 import django_eventstream
 from django_eventstream import send_event
 from tests.services.deadline import wait_until
+from tests.services.forwarder import HOST, Forwarder
 from tests.services.gateway import gateway_without_server
 
 PROJECT = {
@@ -52,10 +53,37 @@ PUPPET = """
     window.setTimeout = (callback, wait) => { waits.push(wait); window.go = callback; return 1; };
     window.start = (options) => {
         window.source = new ReconnectingEventSource("http://a.test/x", {
-            eventSourceClass: Puppet, ...options });
+            eventSourceClass: Puppet, keep_alive: 0, ...options });
     };
     window.last = () => made[made.length - 1];
     Math.random = () => 1;
+"""
+# A clock that the test turns, with one connection that has opened.
+CLOCK = """
+    let now = 1e12, made_timers = 0;
+    const timers = new Map();
+    Date.now = () => now;
+    Math.random = () => 0;
+    window.setTimeout = (callback, wait) => {
+        timers.set(++made_timers, { at: now + wait, callback });
+        return made_timers;
+    };
+    window.clearTimeout = (timer) => timers.delete(timer);
+    window.pass = (seconds) => {
+        const end = now + 1000 * seconds;
+        const due = () => [...timers].filter(([, { at }]) => at <= end);
+        while (due().length) {
+            const [timer, { at, callback }] = due().sort(([, a], [, b]) => a.at - b.at)[0];
+            timers.delete(timer);
+            now = Math.max(now, at);
+            callback();
+        }
+        now = end;
+    };
+    window.errors = 0;
+    start({ keep_alive: undefined });
+    source.onerror = () => errors++;
+    last().open();
 """
 
 
@@ -116,6 +144,17 @@ def puppets(browser):
     page.run(PUPPET)
     yield page
     assert page.errors() == []
+
+
+@pytest.fixture
+def clock(puppets):
+    """Lets seconds pass, and tells how many connections there were and how many errors of them."""
+    puppets.run(CLOCK)
+
+    def passes(seconds, script=""):
+        return puppets.run(f"{script}; pass({seconds}); return [made.length, errors]")
+
+    return passes
 
 
 @pytest.fixture
@@ -194,6 +233,57 @@ def test_a_page_that_is_left_and_found_again_has_missed_nothing(page, sending, u
     assert page.seen() == expected(unique_channel, [1, 2, 3])
 
 
+def test_events_called_error_and_open_come_once_and_say_nothing_of_the_connection(
+    page, server, unique_channel
+):
+    """They were taken for the connection's own, which was opened anew for them, for ever."""
+    page.run(
+        """
+        window.made = 0;
+        class Counting extends EventSource { constructor(...all) { super(...all); made++; } }
+        window.heard = [];
+        const note = (how) => (event) =>
+            "data" in event && heard.push([how, event.data, event.lastEventId, source.readyState]);
+        window.source = new ReconnectingEventSource(arguments[0], { eventSourceClass: Counting });
+        source.onerror = note("onerror");
+        source.onopen = note("onopen");
+        for (const type of ["error", "open", "message"]) source.addEventListener(type, note(type));
+    """,
+        f"/events/?channel={unique_channel}",
+    )
+    page.wait_open()
+    kinds = ["error", "open", "message"]
+    server.send(*((unique_channel, kind, kind) for kind in kinds))
+    wait_until(lambda: page.run("return heard.some(([how]) => how === 'message')"), 30)
+    assert page.run("return [heard, made]") == [
+        [
+            [how, f'"{kind}"', f"{unique_channel}:{number}", 1]
+            for number, kind in enumerate(kinds, 1)
+            for how in ([f"on{kind}", kind] if kind != "message" else [kind])
+        ],
+        1,
+    ]
+
+
+def test_a_connection_that_died_without_a_word_is_opened_anew_where_it_was(
+    app_server, sqlite_only, browser, sending, unique_channel
+):
+    keep_alive = {"EVENTSTREAM_KEEP_ALIVE_SECONDS": 1}
+    server = app_server(sqlite_only, settings={**PROJECT, **keep_alive})
+    with Forwarder(server.port) as way:
+        page = Page(browser, server)
+        page.driver.get(f"http://{HOST}:{way.port}/page/")
+        page.listen(f"/events/?channel={unique_channel}", {"keep_alive": 1000})
+        page.wait_open()
+        sending(unique_channel, [1])
+        page.wait_seen(1)
+        way.freeze(new_ones=False)
+        sending(unique_channel, [2, 3])
+        page.wait_seen(3)
+        assert page.seen() == expected(unique_channel, [1, 2, 3])
+    assert page.errors() == []
+
+
 def test_a_page_that_imports_modules(page, sending, unique_channel):
     page.load("?module")
     found = page.driver.execute_async_script("""
@@ -231,9 +321,7 @@ def test_waits_double_up_to_a_limit_and_begin_anew_once_it_was_open(puppets, opt
 
 
 def test_the_first_attempt_is_the_browsers_which_knows_when_the_server_wants_it(puppets):
-    puppets.run(
-        "window.source = new ReconnectingEventSource('http://a.test/x', {eventSourceClass: Puppet})"
-    )
+    puppets.run("start()")
     state = "return [made.length, waits.length, source.readyState, last().readyState]"
     assert puppets.run(f"last().open(); {state}") == [1, 0, 1, 1]
     assert puppets.run(f"last().fail(0); {state}") == [1, 0, 0, 0]
@@ -246,7 +334,7 @@ def test_the_cursor_is_kept_for_every_type_and_put_into_any_url(puppets):
     puppets.run("""
         window.source = new ReconnectingEventSource(
             "http://a.test/x?a=1&lastEventId=old&b=%C3%BC#part",
-            { eventSourceClass: Puppet, withCredentials: true, lastEventId: "a:1" },
+            { eventSourceClass: Puppet, keep_alive: 0, withCredentials: true, lastEventId: "a:1" },
         );
         last().open();
     """)
@@ -301,7 +389,7 @@ def test_it_has_the_interface_of_an_event_source(puppets):
     assert puppets.run("""
         const log = [];
         window.source = new ReconnectingEventSource(new URL("http://a.test/x"), {
-            eventSourceClass: Puppet });
+            eventSourceClass: Puppet, keep_alive: 0 });
         const listener = { handleEvent: (event) => log.push(event.type + event.data) };
         source.addEventListener("a", listener);
         source.addEventListener("a", listener);
@@ -326,9 +414,7 @@ def test_it_has_the_interface_of_an_event_source(puppets):
 
 
 def test_it_wakes_up_with_the_network_and_sleeps_while_the_page_is_hidden_away(puppets):
-    puppets.run(
-        "window.source = new ReconnectingEventSource('http://a.test/x', {eventSourceClass: Puppet})"
-    )
+    puppets.run("start()")
     tell = "window.dispatchEvent(new Event(arguments[0])); return [made.length, last().readyState]"
     puppets.run("last().open(); last().say('message', '', 'a:1')")
     assert puppets.run(tell, "online") == [1, 1]
@@ -341,6 +427,75 @@ def test_it_wakes_up_with_the_network_and_sleeps_while_the_page_is_hidden_away(p
     assert puppets.run("return new URL(last().url).search") == "?lastEventId=a%3A1"
     puppets.run("source.close()")
     assert puppets.run(tell, "pageshow") == [3, 2]
+
+
+def test_what_is_silent_for_three_keep_alives_is_dead(clock, puppets):
+    assert clock(59.9, "last().say('message', '', 'a:1')") == [1, 0]
+    assert clock(59.9, "last().say('anything', '', '')") == [2, 1], "the page heard nothing of it"
+    assert puppets.run("return [made[0].readyState, new URL(last().url).search]") == [
+        2,
+        "?lastEventId=a%3A1",
+    ]
+    # It may speak more rarely than was assumed. The next one does not even open.
+    assert clock(120, "last().open()") == [3, 2]
+    assert clock(239.9) == [3, 2]
+    assert clock(0.2, "Math.random = () => 1") == [3, 3]
+    assert clock(2) == [4, 3]
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(5, 15), (20, 60), (50, 150)])
+def test_how_often_a_server_speaks_is_learnt_from_it(clock, seconds, longest):
+    for _ in range(4):
+        assert clock(seconds, "last().say('keep-alive', '', '')") == [1, 0]
+    # Two that were held up on their way, and came at once, teach nothing.
+    clock(0, "last().say('keep-alive', '', ''); last().say('keep-alive', '', '')")
+    assert clock(longest - 0.1) == [1, 0]
+    assert clock(0.2) == [2, 1]
+
+
+def test_a_server_that_speaks_more_rarely_than_assumed_is_soon_left_alone(clock, puppets):
+    script = """
+        for (let second = 0; second < 2000; second++) {
+            if (last().readyState === 0) last().open();
+            if (second % 100 === 0) last().say("keep-alive", "", "");
+            pass(1);
+        }
+    """
+    [connections, _] = clock(0, script)
+    assert connections == 2
+
+
+@pytest.mark.parametrize("silence", [0, 10])
+@pytest.mark.parametrize("event", ["online", "pageshow", "visibilitychange"])
+def test_a_page_that_wakes_up_waits_seconds_for_what_is_due(clock, event, silence):
+    target = "document" if event == "visibilitychange" else "window"
+    wake = f"{target}.dispatchEvent(new Event('{event}'))"
+    clock(silence)
+    # After a change of network nothing is as it was; otherwise a keep-alive may not be due yet.
+    patience = 5 if event == "online" else 25 - silence
+    assert clock(patience - 0.1, wake) == [1, 0]
+    assert clock(0.2) == [2, 1]
+    clock(30, "last().open()")
+    assert clock(4.9, wake) == [2, 1]
+    assert clock(0, "last().say('keep-alive', '', '')") == [2, 1], "it speaks"
+    assert clock(59.9) == [2, 1]
+
+
+def test_a_page_that_is_hidden_is_not_awake_and_one_that_is_shown_comes_back_at_once(clock):
+    show = "document.dispatchEvent(new Event('visibilitychange'))"
+    hide = (
+        f"Object.defineProperty(document, 'hidden', {{ value: true, configurable: true }}); {show}"
+    )
+    clock(30)
+    assert clock(29.9, hide) == [1, 0]
+    assert clock(0, "Math.random = () => 1; last().fail(2)") == [1, 1]
+    assert clock(0, f"delete document.hidden; {show}") == [2, 1]
+
+
+@pytest.mark.parametrize("keep_alive", [0, -1, "Infinity"])
+def test_it_can_be_told_to_wait_for_ever(clock, puppets, keep_alive):
+    puppets.run(f"source.close(); made.length = 0; start({{ keep_alive: {keep_alive} }})")
+    assert clock(1e6, "last().open()")[0] == 1
 
 
 def test_without_any_event_source_it_says_so(puppets):

@@ -74,6 +74,8 @@
   }
 
   function onEvent(event) {
+    // What the connection says of itself, where events have the type `error` or `open`, too.
+    if (!("data" in event)) return;
     cursor = source.lastEventId;
     find("cursor").textContent = cursor || "–";
     addRow(event);
@@ -104,7 +106,8 @@
     show("connecting");
     source = new ReconnectingEventSource(page.dataset.url, { lastEventId: cursor });
     source.onopen = () => (hasOpened = true);
-    source.onerror = () => {
+    source.onerror = (event) => {
+      if ("data" in event) return;
       show("lost");
       if (!hasOpened) explain();
     };

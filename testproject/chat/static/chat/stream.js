@@ -70,7 +70,9 @@ export class Stream {
       this.#close();
       onState("refused", JSON.parse(event.data).text);
     });
-    source.addEventListener("error", () => {
+    source.addEventListener("error", (event) => {
+      // An event of the type `error` has data, and says nothing of the connection.
+      if ("data" in event) return;
       if (source.readyState === EventSource.CLOSED) this.#comeBack();
       else onState("reconnecting", "");
     });

@@ -15,7 +15,8 @@ export function showState(source) {
     document.getElementById("status").textContent = STATES[state];
   };
   source.onopen = () => show("open");
-  source.onerror = () => {
-    show(source.readyState === source.CLOSED ? "refused" : "reconnecting");
+  source.onerror = (event) => {
+    // An event of the type `error` has data, and says nothing of the connection.
+    if (!("data" in event)) show(source.readyState === source.CLOSED ? "refused" : "reconnecting");
   };
 }
