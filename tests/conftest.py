@@ -13,7 +13,7 @@ from tests.services.browser import Browser
 from tests.services.databases import Database, server_database, sqlite_database
 from tests.services.mariadb import MariaDB
 from tests.services.postgres import Postgres
-from tests.services.process import private_directory, remove_directory
+from tests.services.process import heed_interrupts, private_directory, remove_directory
 from tests.services.pushpin import Pushpin, route_to
 from tests.services.redis import Redis
 from tests.services.servers import AppServer
@@ -21,6 +21,10 @@ from tests.services.service import Service
 
 LOG_TAIL = 8_000
 started_services = pytest.StashKey[list["Service"]]()
+
+
+def pytest_configure() -> None:
+    heed_interrupts()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from tests.http_stream import Exchange
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.sse_parser import EventStreamParser, Message
 from tests.transcript import (
     Arrival,
@@ -31,7 +31,6 @@ __all__ = [
     "numbered",
     "positions",
 ]
-CONNECT_TIMEOUT = 10
 READ_SIZE = 65_536
 
 
@@ -84,7 +83,7 @@ class StreamClient(Transcript):
         self._reading.set()
         self.cut()
         if self._thread.is_alive():
-            self._thread.join(CONNECT_TIMEOUT)
+            self._thread.join(HEALTHY)
 
     def cut(self) -> None:
         """Cuts the connection at this instant, as a lost network would; it then connects again."""
@@ -102,14 +101,14 @@ class StreamClient(Transcript):
         self._reading.set()
 
     def wait_for(
-        self, wanted: int | Callable[[Transcript], object], timeout: float = 10
+        self, wanted: int | Callable[[Transcript], object], timeout: float = HEALTHY
     ) -> StreamClient:
         """Waits for a number of events, or for `wanted(client)` to be true."""
         is_so = condition(wanted)
         wait_until(lambda: is_so(self), timeout, lambda: f"{wanted} did not come: {self.summary()}")
         return self
 
-    def wait_open(self, timeout: float = 10) -> StreamClient:
+    def wait_open(self, timeout: float = HEALTHY) -> StreamClient:
         """Waits until it is connected and has had its first frame."""
         return self.wait_for(lambda client: client.is_open, timeout)
 
@@ -147,7 +146,7 @@ class StreamClient(Transcript):
         try:
             if self.receive_buffer is not None:
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-            connected.settimeout(CONNECT_TIMEOUT)
+            connected.settimeout(HEALTHY)
             connected.connect(address)
             connected.settimeout(self.patience)
             with self._lock:

@@ -12,12 +12,17 @@ from django.contrib.auth import get_user_model
 from django.db import connection, connections
 
 from tests.services import reaper
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.mariadb import MariaDB
 from tests.services.missing import program
 from tests.services.ports import free_port, is_listening
 from tests.services.postgres import Postgres
-from tests.services.process import ServerProcess, private_directory, remove_directory
+from tests.services.process import (
+    ServerProcess,
+    heed_interrupts,
+    private_directory,
+    remove_directory,
+)
 from tests.services.pushpin import Pushpin, answers, route_to
 from tests.services.python import ROOT, run_python, start_python
 from tests.services.redis import Redis
@@ -72,6 +77,17 @@ def test_a_server_that_ends_at_once_is_reported_with_its_log():
     with pytest.raises(RuntimeError, match="(?s)ended with status 1.*no luck"):
         process.wait_ready(lambda: False)
     remove_directory(directory)
+
+
+def test_a_server_can_be_interrupted_even_when_the_tests_run_in_the_background(tmp_path):
+    """It went on: what a shell without job control starts with `&` ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        heed_interrupts()
+        server = ServerProcess([program("sleep", "coreutils"), "600"], log=tmp_path / "log")
+        assert server.stop(signal.SIGINT, HEALTHY) == -signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_missing_service_skips_the_test_or_fails_it_where_all_must_be_there(monkeypatch):
