@@ -53,6 +53,13 @@ def test_a_killed_service_comes_back_on_its_port(make):
     assert not service.directory.exists()
 
 
+def test_a_mariadb_shares_no_temporary_file_with_another(monkeypatch, tmp_path):
+    """Two that were installed at the same moment deleted each other's tables, now and then."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    with MariaDB() as server:
+        assert server.sql("SELECT @@tmpdir") == str(server.directory)
+
+
 def test_a_killed_redis_keeps_its_data_if_it_is_to():
     with Redis(appendonly=True) as keeping, Redis() as forgetting:
         for redis in (keeping, forgetting):
