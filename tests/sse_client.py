@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -40,8 +41,8 @@ class StreamClient(Transcript):
     `retry` is the wait before that in seconds; `None` obeys the server's `retry:`. An answer that
     is no stream ends a browser's `EventSource` for good; with `persistent`, as here by default, it
     is recorded and tried again. `reconnect=False` makes one connection only. A small
-    `receive_buffer` makes a client that does not read felt by the server soon. An answer that does
-    not begin within `patience` seconds is given up, and asked for again.
+    `receive_buffer` makes a client that does not read felt by the server soon. A connection with
+    silence of `patience` seconds before its first frame is given up, and made again.
 
     As a context manager it is closed at the end; `start()` is called by entering.
     """
@@ -113,8 +114,12 @@ class StreamClient(Transcript):
         return self.wait_for(lambda client: client.is_open, timeout)
 
     def summary(self) -> str:
-        ends = [f"{c.status} {c.end or 'open'} {c.body[:200]!r}" for c in self.connections[-5:]]
-        return f"{len(self.events)} events, cursor {self.last_event_id!r}, connections {ends}"
+        ends = [f"{c.status} {c.end or 'lasts'} {c.body[:200]!r}" for c in self.connections[-5:]]
+        silent = f"{time.monotonic() - self.arrivals[-1].at:.1f} s" if self.arrivals else "always"
+        return (
+            f"{len(self.events)} events, cursor {self.last_event_id!r}, silent for {silent}, "
+            f"{'open' if self.is_open else 'not open'}, connections {ends}"
+        )
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -134,7 +139,7 @@ class StreamClient(Transcript):
             with self._open(exchange.address) as connected:
                 connected.sendall(exchange.request())
                 while self._reading.wait() and exchange.receive(connected.recv(READ_SIZE)):
-                    connected.settimeout(None)
+                    connected.settimeout(None if self.is_open else self.patience)
         except OSError as error:
             self.ended(str(error))
         finally:

@@ -127,7 +127,7 @@ def test_nothing_is_lost_when_the_proxy_and_the_application_are_killed(site, uni
     channels = unique_channels(2)
     with ExitStack() as stack:
         # A Pushpin that was just started may never answer a request: its parts have not met yet.
-        clients = [stack.enter_context(here.client(*channels, patience=3)) for _ in range(10)]
+        clients = [stack.enter_context(here.client(*channels, patience=6)) for _ in range(10)]
         for client in clients:
             client.wait_open()
         sender = Sender(channels, 150, 0.04)
@@ -143,7 +143,7 @@ def test_nothing_is_lost_when_the_proxy_and_the_application_are_killed(site, uni
         here.server.start()
         sender.join()
         for client in clients:
-            client.wait_for(300, timeout=30)
+            client.wait_for(300)
         for client in clients:
             for channel in channels:
                 assert_sequence(client, channel, range(1, 151))
