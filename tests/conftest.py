@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import pytest
 from django.db import connections
@@ -13,33 +14,39 @@ from tests.services.browser import Browser
 from tests.services.databases import Database, server_database, sqlite_database
 from tests.services.mariadb import MariaDB
 from tests.services.postgres import Postgres
-from tests.services.process import private_directory, remove_directory
+from tests.services.process import heed_interrupts, private_directory, remove_directory
 from tests.services.pushpin import Pushpin, route_to
 from tests.services.redis import Redis
 from tests.services.servers import AppServer
 from tests.services.service import Service
 
+ServiceT = TypeVar("ServiceT", bound=Service)
 LOG_TAIL = 8_000
 started_services = pytest.StashKey[list["Service"]]()
+"""A test's own, and the session's for all tests."""
+
+
+def pytest_configure() -> None:
+    heed_interrupts()
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres(request) -> Iterator[Postgres]:
     """A running PostgreSQL for all tests. To kill one, make one: `with Postgres() as mine:`."""
-    with Postgres() as server:
+    with shared(request, Postgres()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDB]:
+def mariadb(request) -> Iterator[MariaDB]:
     """A running MariaDB for all tests. To kill one, make one: `with MariaDB() as mine:`."""
-    with MariaDB() as server:
+    with shared(request, MariaDB()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def shared_redis() -> Iterator[Redis]:
-    with Redis() as server:
+def shared_redis(request) -> Iterator[Redis]:
+    with shared(request, Redis()) as server:
         yield server
 
 
@@ -50,6 +57,12 @@ def redis_server(shared_redis: Redis) -> Redis:
         shared_redis.start()
     shared_redis.renew()
     return shared_redis
+
+
+def shared(request: pytest.FixtureRequest, service: ServiceT) -> ServiceT:
+    """Lets a test that cannot be set up show the service's log."""
+    request.session.stash.setdefault(started_services, []).append(service)
+    return service
 
 
 @contextmanager
@@ -202,10 +215,11 @@ def unique_channels() -> Callable[[int], list[str]]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
     report = yield
     if report.failed:
-        for service in item.stash.get(started_services, []):
+        of_all = item.session.stash.get(started_services, []) if call.when == "setup" else []
+        for service in [*item.stash.get(started_services, []), *of_all]:
             title = f"log of {service.name} on port {service.port}"
             report.sections.append((title, service.log_text()[-LOG_TAIL:]))
     return report

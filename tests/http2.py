@@ -21,10 +21,9 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.transcript import Connection, Transcript, condition
 
-TIMEOUT = 10
 READ_SIZE = 65_536
 
 
@@ -56,7 +55,9 @@ class StreamsOfOneConnection:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"HTTP/2 {url}", daemon=True)
 
-    def wait_for(self, wanted: int | Callable[[Transcript], object], timeout: float = 10) -> None:
+    def wait_for(
+        self, wanted: int | Callable[[Transcript], object], timeout: float = HEALTHY
+    ) -> None:
         """Waits until every stream has that many events, or `wanted(transcript)` is true of it."""
         is_so = condition(wanted)
 
@@ -117,7 +118,7 @@ class StreamsOfOneConnection:
 
     def _open(self) -> socket.socket:
         address = (self.parts.hostname or "127.0.0.1", self.parts.port or 443)
-        connected = socket.create_connection(address, TIMEOUT)
+        connected = socket.create_connection(address, HEALTHY)
         connected.settimeout(None)
         if self.parts.scheme == "http":
             return connected
@@ -193,4 +194,4 @@ class StreamsOfOneConnection:
     def __exit__(self, *exc_info: object) -> None:
         self._closed.set()
         self.cut()
-        self._thread.join(TIMEOUT)
+        self._thread.join(HEALTHY)

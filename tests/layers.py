@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from django_eventstream.publishers.layer import GROUP
+from tests.services.deadline import HEALTHY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ class Monitor:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self.connection = socket.create_connection(("127.0.0.1", redis.port), timeout=10)
+        self.connection = socket.create_connection(("127.0.0.1", redis.port), timeout=HEALTHY)
         self.connection.sendall(b"MONITOR\r\n")
         self.lines = self.connection.makefile(errors="replace")
         assert self.lines.readline().startswith("+OK")

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from django_eventstream.channelmanager import DefaultChannelManager
+from tests.services.deadline import HEALTHY
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -71,7 +72,7 @@ class Middleman:
                     middleman.lost += 1
                 else:
                     request = urllib.request.Request(control_url + self.path, body)
-                    urllib.request.urlopen(request, timeout=5).read()
+                    urllib.request.urlopen(request, timeout=HEALTHY).read()
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

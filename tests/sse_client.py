@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from tests.http_stream import Exchange
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.sse_parser import EventStreamParser, Message
 from tests.transcript import (
     Arrival,
@@ -31,7 +32,6 @@ __all__ = [
     "numbered",
     "positions",
 ]
-CONNECT_TIMEOUT = 10
 READ_SIZE = 65_536
 
 
@@ -41,8 +41,8 @@ class StreamClient(Transcript):
     `retry` is the wait before that in seconds; `None` obeys the server's `retry:`. An answer that
     is no stream ends a browser's `EventSource` for good; with `persistent`, as here by default, it
     is recorded and tried again. `reconnect=False` makes one connection only. A small
-    `receive_buffer` makes a client that does not read felt by the server soon. An answer that does
-    not begin within `patience` seconds is given up, and asked for again.
+    `receive_buffer` makes a client that does not read felt by the server soon. A connection with
+    silence of `patience` seconds before its first frame is given up, and made again.
 
     As a context manager it is closed at the end; `start()` is called by entering.
     """
@@ -84,7 +84,7 @@ class StreamClient(Transcript):
         self._reading.set()
         self.cut()
         if self._thread.is_alive():
-            self._thread.join(CONNECT_TIMEOUT)
+            self._thread.join(HEALTHY)
 
     def cut(self) -> None:
         """Cuts the connection at this instant, as a lost network would; it then connects again."""
@@ -102,20 +102,24 @@ class StreamClient(Transcript):
         self._reading.set()
 
     def wait_for(
-        self, wanted: int | Callable[[Transcript], object], timeout: float = 10
+        self, wanted: int | Callable[[Transcript], object], timeout: float = HEALTHY
     ) -> StreamClient:
         """Waits for a number of events, or for `wanted(client)` to be true."""
         is_so = condition(wanted)
         wait_until(lambda: is_so(self), timeout, lambda: f"{wanted} did not come: {self.summary()}")
         return self
 
-    def wait_open(self, timeout: float = 10) -> StreamClient:
+    def wait_open(self, timeout: float = HEALTHY) -> StreamClient:
         """Waits until it is connected and has had its first frame."""
         return self.wait_for(lambda client: client.is_open, timeout)
 
     def summary(self) -> str:
-        ends = [f"{c.status} {c.end or 'open'} {c.body[:200]!r}" for c in self.connections[-5:]]
-        return f"{len(self.events)} events, cursor {self.last_event_id!r}, connections {ends}"
+        ends = [f"{c.status} {c.end or 'lasts'} {c.body[:200]!r}" for c in self.connections[-5:]]
+        silent = f"{time.monotonic() - self.arrivals[-1].at:.1f} s" if self.arrivals else "always"
+        return (
+            f"{len(self.events)} events, cursor {self.last_event_id!r}, silent for {silent}, "
+            f"{'open' if self.is_open else 'not open'}, connections {ends}"
+        )
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -135,7 +139,7 @@ class StreamClient(Transcript):
             with self._open(exchange.address) as connected:
                 connected.sendall(exchange.request())
                 while self._reading.wait() and exchange.receive(connected.recv(READ_SIZE)):
-                    connected.settimeout(None)
+                    connected.settimeout(None if self.is_open else self.patience)
         except OSError as error:
             self.ended(str(error))
         finally:
@@ -147,7 +151,7 @@ class StreamClient(Transcript):
         try:
             if self.receive_buffer is not None:
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-            connected.settimeout(CONNECT_TIMEOUT)
+            connected.settimeout(HEALTHY)
             connected.connect(address)
             connected.settimeout(self.patience)
             with self._lock:

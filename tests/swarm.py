@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from tests.http_stream import Exchange
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.transcript import Transcript, condition
 
 READ_SIZE = 65_536
@@ -74,12 +74,14 @@ class Swarm:
         self._call(lambda: [member.cut() for member in self.members])
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result(HEALTHY)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def wait_for(self, wanted: int | Callable[[Transcript], object], timeout: float = 30) -> Swarm:
+    def wait_for(
+        self, wanted: int | Callable[[Transcript], object], timeout: float = HEALTHY
+    ) -> Swarm:
         """Waits until every member has that many events, or `wanted(member)` is true of each."""
         is_so = condition(wanted)
         waiting = list(self.members)
@@ -91,7 +93,7 @@ class Swarm:
         wait_until(all_are, timeout, lambda: self._report(waiting))
         return self
 
-    def wait_open(self, timeout: float = 30) -> Swarm:
+    def wait_open(self, timeout: float = HEALTHY) -> Swarm:
         return self.wait_for(lambda member: member.is_open, timeout)
 
     def _report(self, waiting: list[Member]) -> str:
@@ -118,7 +120,7 @@ class Swarm:
         async def call() -> None:
             function()
 
-        asyncio.run_coroutine_threadsafe(call(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result(HEALTHY)
 
     def __enter__(self) -> Swarm:
         return self.start()

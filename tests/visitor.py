@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-PATIENCE = 5
+from tests.services.deadline import HEALTHY
 
 
 class Visitor:
@@ -66,7 +66,7 @@ class Visitor:
         """Waits until the body has this in it."""
         while text not in self.body:
             self._has_more.clear()
-            await asyncio.wait_for(self._has_more.wait(), PATIENCE)
+            await asyncio.wait_for(self._has_more.wait(), HEALTHY)
 
     async def _receive(self) -> dict[str, Any]:
         if not self._has_asked:

@@ -57,8 +57,8 @@ def test_streams_get_what_was_committed_by_hand_once_and_in_order(
         other.wait_open()
         for first, last in ((1, 3), (4, 5)):
             send_by_hand(database, unique_channel, first, last)
-            client.wait_for(lambda client, last=last: client.has(unique_channel, last), 20)
-        other.wait_for(lambda client: client.has(unique_channel, 5), 20)
+            client.wait_for(lambda client, last=last: client.has(unique_channel, last))
+        other.wait_for(lambda client: client.has(unique_channel, 5))
         assert_sequence(client, unique_channel, range(1, 6))
         assert_sequence(other, unique_channel, range(1, 6))
         assert_no_transaction_stays_open(database)

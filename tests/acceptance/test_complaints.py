@@ -9,6 +9,7 @@ import pytest
 
 from tests.acceptance.test_redis import wait_until_heard
 from tests.acceptance.test_several_processes import NO_POLL
+from tests.services.deadline import HEALTHY
 from tests.services.python import run_python
 from tests.services.servers import AppServer
 from tests.sse_client import StreamClient, assert_sequence, numbered
@@ -70,7 +71,7 @@ def open_client(server):
 
 def headers_of(server, path: str, method: str = "GET", **headers: str):
     request = urllib.request.Request(server.url + path, method=method, headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=HEALTHY) as answer:
         return answer.headers
 
 
@@ -226,6 +227,6 @@ def test_issues_120_155_after_a_restart_of_redis_events_go_on_between_processes(
         redis_server.start()
         wait_until_heard(redis_server, [here])
         other.send(*numbered(unique_channel, [2]))
-        client.wait_for(lambda it: it.has(unique_channel, 2), 30)
+        client.wait_for(lambda it: it.has(unique_channel, 2))
         assert_sequence(client, unique_channel, [1, 2])
         assert len(client.connections) == 1

@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from tests.services import reaper
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.demo import Demo
 from tests.services.gateway import gateway_without_server
 
@@ -53,13 +53,13 @@ class Page:
         return self.run(TEXTS)
 
     def wait_text(self, text):
-        wait_until(lambda: text in self.texts(), 10, lambda: f"{text!r} not in {self.texts()}")
+        wait_until(lambda: text in self.texts(), message=lambda: f"{text!r} not in {self.texts()}")
 
     @property
     def state(self):
         return self.run("return document.body.dataset.state")
 
-    def wait_state(self, *states, timeout=30):
+    def wait_state(self, *states, timeout=HEALTHY):
         wait_until(lambda: self.state in states, timeout, lambda: f"the page is {self.state}")
 
     def ids(self, channel):
@@ -67,7 +67,8 @@ class Page:
 
     def wait_id(self, channel, id_):
         wait_until(
-            lambda: id_ in self.ids(channel), 20, lambda: f"{id_} not in {self.ids(channel)}"
+            lambda: id_ in self.ids(channel),
+            message=lambda: f"{id_} not in {self.ids(channel)}",
         )
 
     def verdict(self):
@@ -155,7 +156,7 @@ def test_windows_go_on_where_they_were_after_the_server_was_killed(page, other_p
         killed = demo.server
         demo.kill_server()
         other_page.wait_state("reconnecting")
-        wait_until(lambda killed=killed: demo.server not in (None, killed), 30, demo.log_text)
+        wait_until(lambda killed=killed: demo.server not in (None, killed), message=demo.log_text)
         for each in (page, other_page):
             each.wait_state("open")
     other_page.write("after")
@@ -180,7 +181,7 @@ def test_a_page_comes_back_after_a_proxy_answered_for_a_server_that_was_away(pag
     demo.kill_server()
     wait_until(lambda: demo.server is None)
     with gateway_without_server(demo.port) as asked:
-        wait_until(lambda: len([path for path in asked if "lastEventId" in path]) >= 3, 30)
+        wait_until(lambda: len([path for path in asked if "lastEventId" in path]) >= 3)
     os.kill(demo.pid, signal.SIGCONT)
     page.wait_state("open")
     page.check()
@@ -194,7 +195,7 @@ def test_a_page_whose_history_is_gone_starts_over(page, demo):
     for file in demo.data.iterdir():
         file.unlink()
     demo.start()
-    wait_until(lambda: page.texts() == [] and page.state == "open", 30, page.texts)
+    wait_until(lambda: page.texts() == [] and page.state == "open", message=page.texts)
     page.write("first of the new log")
     page.wait_text("first of the new log")
     assert page.verdict()["missing"] == page.verdict()["doubled"] == 0
@@ -215,6 +216,7 @@ def test_the_admin_shows_what_was_sent(page):
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_demo_stops_at_once_with_open_streams_and_leaves_nothing_running(page, demo, sign):
     os.kill(demo.pid, sign)
+    # It would kill what has not ended after ten seconds.
     assert demo.process.popen.wait(timeout=10) == 0
     assert reaper.processes_of_session(demo.pid) == []
     assert demo.log_text().rstrip().endswith("The demo has stopped.")
@@ -223,8 +225,8 @@ def test_the_demo_stops_at_once_with_open_streams_and_leaves_nothing_running(pag
 
 def test_children_of_a_demo_that_was_killed_end_by_themselves(demo):
     os.kill(demo.pid, signal.SIGKILL)
-    demo.process.popen.wait(timeout=10)
-    wait_until(lambda: not reaper.processes_of_session(demo.pid), 20, "its children go on")
+    demo.process.popen.wait(timeout=HEALTHY)
+    wait_until(lambda: not reaper.processes_of_session(demo.pid), message="its children go on")
 
 
 def test_the_demo_says_where_it_is_and_how_to_stop_it_and_nothing_else(page, demo):
@@ -240,7 +242,7 @@ def test_the_demo_says_where_it_is_and_how_to_stop_it_and_nothing_else(page, dem
 
 
 def test_a_second_demo_says_where_the_first_one_runs(demo):
-    again = subprocess.run(demo.process.popen.args, capture_output=True, text=True, timeout=30)
+    again = subprocess.run(demo.process.popen.args, capture_output=True, text=True, timeout=HEALTHY)
     assert again.returncode == 0
     assert demo.url in again.stdout
     assert again.stderr == ""

@@ -163,7 +163,7 @@ def test_open_streams_hold_no_thread_and_no_database_connection(
         if server.lane:
             threads += 20  # of those who ask Django, however many streams there are
         most = (threads, connections)
-        wait_until(lambda: is_within(cost(), most), 10, lambda: f"{cost()} after {few}")
+        wait_until(lambda: is_within(cost(), most), message=lambda: f"{cost()} after {few}")
         server.send(*numbered(unique_channel, [1]))
         for swarm in swarms:
             swarm.wait_for(lambda c: c.has(unique_channel, 1))

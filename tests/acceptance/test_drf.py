@@ -9,7 +9,7 @@ from django.conf import settings
 from selenium.webdriver.common.by import By
 
 from django_eventstream import send_events
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.gateway import gateway_without_server
 from tests.services.ports import free_port
 from tests.sse_client import StreamClient, assert_sequence, numbered
@@ -56,7 +56,7 @@ def test_reconnects_and_a_kill_lose_and_double_nothing(
                 server.start()
         for client, channels in ((both, (one, two)), (single, (one,))):
             for channel in channels:
-                client.wait_for(lambda c, channel=channel: c.has(channel, 60), timeout=30)
+                client.wait_for(lambda c, channel=channel: c.has(channel, 60))
                 assert_sequence(client, channel, range(1, 61))
         assert len(both.connections) > 5
 
@@ -88,7 +88,7 @@ def test_behind_pushpin_the_user_is_the_one_that_the_framework_found(
             if number == 30:
                 server.kill()
                 server.start()
-        client.wait_for(lambda c: c.has(channel, 40), timeout=30)
+        client.wait_for(lambda c: c.has(channel, 40))
         assert_sequence(client, channel, range(1, 41))
         assert [arrival.type for arrival in stranger.arrivals] == ["stream-error"]
 
@@ -108,7 +108,7 @@ class Page:
     def find(self, name):
         return self.driver.find_element(By.ID, f"eventstream-{name}")
 
-    def wait_state(self, state, timeout=30):
+    def wait_state(self, state, timeout=HEALTHY):
         page = self.driver.find_element(By.ID, "eventstream")
         wait_until(
             lambda: page.get_attribute("data-state") == state,
@@ -117,7 +117,7 @@ class Page:
         )
 
     def wait_rows(self, count):
-        wait_until(lambda: len(self.rows()) >= count, 30, lambda: f"{len(self.rows())} rows")
+        wait_until(lambda: len(self.rows()) >= count, message=lambda: f"{len(self.rows())} rows")
 
     def errors(self):
         return [line for line in self.browser.console() if NETWORK not in line]
@@ -183,7 +183,7 @@ def test_the_page_goes_on_after_a_kill_and_a_proxy_that_answered_for_the_server(
         page.wait_state("lost")
         sending(unique_channel, range(6, 11))
         # An EventSource of the browser's own asks once, and gives up.
-        wait_until(lambda: len([path for path in asked if "lastEventId=" in path]) >= 2, 30)
+        wait_until(lambda: len([path for path in asked if "lastEventId=" in path]) >= 2)
     server.start()
     page.wait_state("open", 60)
     sending(unique_channel, range(11, 16))

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from selenium.webdriver.common.by import By
 
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.examples import Examples
 from tests.sse_client import StreamClient
 
@@ -60,7 +60,7 @@ class Window:
         return self.driver.execute_script("return document.body.dataset.state")
 
     def wait_state(self, state):
-        wait_until(lambda: self.state == state, 30, lambda: f"the page is {self.state}")
+        wait_until(lambda: self.state == state, message=lambda: f"the page is {self.state}")
 
     def write(self, *texts):
         for text in texts:
@@ -95,7 +95,7 @@ def post(url, values, content_type="application/json"):
     encode = json.dumps if content_type == "application/json" else urllib.parse.urlencode
     headers = {"Content-Type": content_type, "Accept": "application/json"}
     request = urllib.request.Request(url, encode(values).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=HEALTHY) as response:
         return json.load(response)
 
 
@@ -129,8 +129,8 @@ def test_the_time_comes_from_another_process_whenever_it_runs(examples, browser)
         try:
             for _ in range(ticks):
                 shown = clock.text
-                wait_until(lambda shown=shown: clock.text != shown, 20, sender.log_text)
-            assert sender.stop(sign, timeout=10) == 0
+                wait_until(lambda shown=shown: clock.text != shown, message=sender.log_text)
+            assert sender.stop(sign, timeout=HEALTHY) == 0
             assert sender.log_text() == ""
         finally:
             sender.kill()
@@ -217,9 +217,9 @@ def test_the_stream_of_a_room_is_a_page_of_the_browsable_api(examples, browser, 
     base = f"{examples.url}/chat-rest/{room}"
     window = Window(browser, f"{base}/events/")
     page = window.driver.find_element(By.ID, "eventstream")
-    wait_until(lambda: page.get_attribute("data-state") == "open", 20)
+    wait_until(lambda: page.get_attribute("data-state") == "open")
     post(f"{base}/messages/", {"user": "anna", "text": "shown as it comes"})
-    wait_until(lambda: "shown as it comes" in page.text, 20, lambda: page.text)
+    wait_until(lambda: "shown as it comes" in page.text, message=lambda: page.text)
     window.driver.get(f"{base}/messages/")
     assert "shown as it comes" in window.driver.find_element(By.TAG_NAME, "body").text
 

@@ -22,7 +22,7 @@ from tests.acceptance.test_pushpin import (  # noqa: F401 - a fixture
     site,
 )
 from tests.grip_last import proven_last
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.sse_client import assert_sequence, numbered
 
 CONFLATING = ["uwsgi", "granian-wsgi"]
@@ -33,7 +33,7 @@ SECRET = b"not for mallory"
 def first_of(url: str, headers: dict[str, str], seconds: float = 1) -> bytes:
     """What comes at once: to the end of the answer, or until a second without a byte."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=5)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=HEALTHY)
     connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
     answer, body = connection.getresponse(), b""
     assert answer.status == 200

@@ -81,7 +81,7 @@ def test_through_redis_an_event_costs_one_message_for_each_process(
             crowds[0].wait_for_last(COUNTED + 25)
             redis_server.start()
             assert_all_have(crowds, COUNTED + SENT)
-        wait_until(lambda: members(redis_server, layer) == len(servers), 30)
+        wait_until(lambda: members(redis_server, layer) == len(servers))
 
 
 @contextmanager

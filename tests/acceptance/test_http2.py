@@ -94,10 +94,10 @@ def test_a_stream_that_is_not_read_holds_up_no_other_of_its_connection(
             for start in range(1, 1_001, 100):
                 events = numbered(unique_channel, range(start, start + 100))
                 send_events([(c, t, {**data, "text": PADDING}) for c, t, data in events])
-        wait_until(lambda: all(each.has(unique_channel, 1_000) for each in quick), 30)
+        wait_until(lambda: all(each.has(unique_channel, 1_000) for each in quick))
         assert not slow.has(unique_channel, 500)
         streams.resume(slow)
-        streams.wait_for(lambda each: each.has(unique_channel, 1_000), 30)
+        streams.wait_for(lambda each: each.has(unique_channel, 1_000))
         for transcript in streams.transcripts:
             assert_sequence(transcript, unique_channel, range(1, 1_001))
             assert len(transcript.connections) == 1

@@ -110,12 +110,12 @@ class Page:
         return self.run("return seen")
 
     def wait_seen(self, count):
-        wait_until(lambda: len(self.seen()) >= count, 30, lambda: str(self.seen()))
+        wait_until(lambda: len(self.seen()) >= count, message=lambda: str(self.seen()))
 
     def wait_open(self):
         # An event that is sent before the first cursor has come is before the stream.
         ready = "return source.readyState === 1 && source.lastEventId !== ''"
-        wait_until(lambda: self.run(ready), 40, "it is not open")
+        wait_until(lambda: self.run(ready), message="it is not open")
 
     def errors(self):
         lines = self.browser.console()
@@ -187,7 +187,7 @@ def test_it_goes_on_after_kills_and_502s_with_every_event_once(
         server.kill()
         sending(unique_channel, range(first, first + 5))
         with gateway_without_server(server.port) as asked:
-            wait_until(lambda asked=asked: len([p for p in asked if "lastEventId" in p]) >= 2, 30)
+            wait_until(lambda asked=asked: len([p for p in asked if "lastEventId" in p]) >= 2)
         for path in asked:
             # The query of the project's own stays.
             assert path.startswith(f"/events/?channel={unique_channel}")

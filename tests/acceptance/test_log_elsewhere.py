@@ -41,7 +41,7 @@ def test_a_stream_opened_before_the_commit_ends_by_it(server, unique_channel):
             second = stack.enter_context(StreamClient(url)).wait_open()
             send_event("other", "message", "not stored before the commit either")
         for client in (first, second):
-            client.wait_for(lambda client: client.of_type("stream-error"), 10)
+            client.wait_for(lambda client: client.of_type("stream-error"))
 
 
 def test_a_rollback_ends_no_stream(server, unique_channel):
@@ -55,5 +55,5 @@ def test_a_rollback_ends_no_stream(server, unique_channel):
             channel_permission_changed(None, unique_channel)
             raise ZeroDivisionError
         send_event(unique_channel, "message", {"channel": unique_channel, "n": 1})
-        client.wait_for(lambda client: client.has(unique_channel, 1), 10)
+        client.wait_for(lambda client: client.has(unique_channel, 1))
         assert not client.of_type("stream-error")

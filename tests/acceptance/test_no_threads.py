@@ -15,7 +15,7 @@ def test_events_arrive_once_there_are_threads_again(
     server = app_server(postgres_only, kind)
     server.request("/refuse-threads/4/")
     with StreamClient(f"{server.url}/events/?channel={unique_channel}") as client:
-        client.wait_open(30)
+        client.wait_open()
         server.send(*numbered(unique_channel, [1, 2]))
         client.wait_for(lambda c: c.has(unique_channel, 2))
         assert client.numbers(unique_channel) == [1, 2]

@@ -21,7 +21,7 @@ from django_eventstream.backends import get_storage
 from django_eventstream.events import Event
 from tests.outlets import close_outlets
 from tests.proxied import RECOVERY, Middleman
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.ports import free_port
 from tests.services.python import manage, run_python, start_python
 from tests.sse_client import StreamClient, assert_sequence, numbered, positions
@@ -128,7 +128,7 @@ def test_nothing_is_lost_when_the_proxy_and_the_application_are_killed(site, uni
     channels = unique_channels(2)
     with ExitStack() as stack:
         # A Pushpin that was just started may never answer a request: its parts have not met yet.
-        clients = [stack.enter_context(here.client(*channels, patience=3)) for _ in range(10)]
+        clients = [stack.enter_context(here.client(*channels, patience=6)) for _ in range(10)]
         for client in clients:
             client.wait_open()
         sender = Sender(channels, 150, 0.04)
@@ -144,7 +144,7 @@ def test_nothing_is_lost_when_the_proxy_and_the_application_are_killed(site, uni
         here.server.start()
         sender.join()
         for client in clients:
-            client.wait_for(300, timeout=30)
+            client.wait_for(300)
         for client in clients:
             for channel in channels:
                 assert_sequence(client, channel, range(1, 151))
@@ -169,7 +169,7 @@ def test_events_that_no_publish_announced_are_found(site, unique_channel, settin
         middleman.is_losing = True
         send_event(*numbered(unique_channel, [5])[0], async_publish=False)
         middleman.is_losing = False
-        client.wait_for(5, timeout=6)
+        client.wait_for(5)
         other.wait_for(5)
         for each in (client, other):
             assert_sequence(each, unique_channel, range(1, 6))
@@ -210,17 +210,17 @@ def test_the_relay_command_goes_on_until_it_is_interrupted(
         database=sqlite_only.settings,
         settings={"GRIP_URL": here.proxy.grip_url},
     )
-    wait_until(lambda: "has looked" in (tmp_path / "log").read_text(), 30)
+    wait_until(lambda: "has looked" in (tmp_path / "log").read_text())
     with here.client(unique_channel) as client:
         client.wait_open()
         send(unique_channel, [1])
         client.wait_for(1)
         get_storage().append([Event(*numbered(unique_channel, [2])[0][:2], '{"a": 1}')])
-        client.wait_for(2, timeout=20)
+        client.wait_for(2)
         assert client.ids(unique_channel) == [1, 2]
         assert len(client.connections) == 1
     assert relay.is_running
-    assert relay.stop(signal.SIGINT, 10) == 0
+    assert relay.stop(signal.SIGINT, HEALTHY) == 0
 
 
 def test_recovery_goes_past_a_redirect_to_https(site, unique_channel):
@@ -335,7 +335,7 @@ def test_long_history_goes_out_in_pages(site, unique_channel, kind):
     send_events([Event(unique_channel, "message", text) for text in texts])
     send_events(numbered(unique_channel, range(1, 301)))
     with here.client(unique_channel, since=f"{unique_channel}:0") as client:
-        client.wait_for(360, timeout=20)
+        client.wait_for(360)
         send(unique_channel, [301])
         client.wait_for(361)
         assert [event.data for event in client.events[:60]] == texts
@@ -354,7 +354,7 @@ def test_events_sent_while_history_goes_out_keep_their_place(site, unique_channe
     with here.client(*channels, since=since) as client:
         for sender in senders:
             sender.join()
-        client.wait_for(300, timeout=20)
+        client.wait_for(300)
         for channel in channels:
             assert client.ids(channel) == list(range(1, 101))
             assert_sequence(client, channel, range(1, 61), ids=False)
@@ -366,7 +366,7 @@ def test_an_event_that_is_too_large_to_publish_comes_from_the_log(site, unique_c
         client.wait_open()
         send(unique_channel, [1])
         send_event(unique_channel, "message", "x" * 1_500_000, json_encode=False)
-        client.wait_for(2, timeout=45)
+        client.wait_for(2)
         send(unique_channel, [2])
         client.wait_for(3)
         assert client.ids(unique_channel) == [1, 2, 3]
@@ -484,7 +484,7 @@ def test_two_users_never_see_each_other_however_slow_recovery_is(site, unique_ch
         for client in clients.values():
             client.wait_open()
         # Through the recoveries of the first subscribers and of the period.
-        wait_until(lambda: len(here.recoveries()) >= 6, 20)
+        wait_until(lambda: len(here.recoveries()) >= 6)
         for n in (1, 2):
             for channel in (*own.values(), common, loose):
                 send(channel, [n])
@@ -504,7 +504,7 @@ def test_streams_recover_without_an_address_of_their_own(site, unique_channel, u
     here = site(ROOT_URLCONF=urls)
     send_events([Event(unique_channel, "message", "x" * 30_000) for _ in range(10)])
     with here.client(path=f"/rooms/{unique_channel}/", since=f"{unique_channel}:0") as client:
-        client.wait_for(10, timeout=20)
+        client.wait_for(10)
         get_storage().append([Event(unique_channel, "message", "lost")])
         send(unique_channel, [1])
         client.wait_for(12)
@@ -546,7 +546,7 @@ def get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         url, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     try:
-        answer = urllib.request.urlopen(request, timeout=5)
+        answer = urllib.request.urlopen(request, timeout=HEALTHY)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:
@@ -651,7 +651,7 @@ def test_connections_that_are_alike_share_the_requests_for_them(site, unique_cha
     with Swarm([here.url(unique_channel)] * 100) as swarm:
         swarm.wait_open()
         send(unique_channel, [1])
-        wait_until(lambda: len(here.recoveries()) >= 4, 20)
+        wait_until(lambda: len(here.recoveries()) >= 4)
         assert len(here.recoveries()) < 20
         swarm.wait_for(1)
         for member in swarm.members:
@@ -690,9 +690,9 @@ def test_a_common_event_reaches_200_clients_with_channels_of_their_own(site, uni
         # Each new channel makes its connections ask a second later. Amid that a connection
         # waits for its own answer, which costs the application a few milliseconds each, but
         # for nobody's turn.
-        wait_until(lambda: len(here.recoveries()) > 20, 20)
+        wait_until(lambda: len(here.recoveries()) > 20)
         assert seconds_until_all_have(swarm, common, 1) < 5
-        wait_until(lambda: is_quiet(here), 20)
+        wait_until(lambda: is_quiet(here))
         assert min(seconds_until_all_have(swarm, common, n) for n in (2, 3, 4)) < 0.5
         send_events([event for channel in own for event in numbered(channel, [1])])
         swarm.wait_for(5)

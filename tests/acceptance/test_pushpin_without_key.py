@@ -73,16 +73,16 @@ def test_a_users_stream_loses_nothing_and_comes_back_by_itself(site, unique_chan
         # Of one event it does not hear, and it finds out by the next.
         send_unheard(own, 14)
         send(own, [15])
-        client.wait_for(14, timeout=20)
+        client.wait_for(14)
         assert len(client.connections) == history + 1
         # The client knows of one more than the proxy has heard of, when it comes back.
         send_unheard(own, 16)
         client.cut()
-        client.wait_for(15, timeout=20)
+        client.wait_for(15)
         asked = len(here.recoveries())
         wait_until(lambda: len(here.recoveries()) > asked)
         send(own, [17])
-        client.wait_for(16, timeout=20)
+        client.wait_for(16)
         assert len(client.connections) == history + 2
         assert client.ids(own) == [*range(1, 12), *range(13, 18)]
         assert_sequence(client, own, [11, 13, 14, 15, 16, 17], ids=False)

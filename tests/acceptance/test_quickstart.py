@@ -77,7 +77,7 @@ def served(project: Project, words: list[str]) -> Iterator[str]:
     server = ServerProcess(argv, log=log, env=project.env, cwd=project.directory)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/admin/login/"), timeout=30, message=log.read_text)
+        wait_until(lambda: answers(f"{url}/admin/login/"), message=log.read_text)
         yield url
     finally:
         server.kill()

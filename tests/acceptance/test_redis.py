@@ -58,7 +58,7 @@ def subscribers(redis: Redis) -> int:
 
 
 def wait_until_heard(redis: Redis, servers: Sequence[AppServer]) -> None:
-    wait_until(lambda: subscribers(redis) == len(servers), 30)
+    wait_until(lambda: subscribers(redis) == len(servers))
 
 
 @pytest.fixture(params=WAYS)
@@ -187,7 +187,7 @@ def test_many_processes_send_to_one_channel_without_a_gap(
         for sender in senders:
             assert sender.wait() == 0, sender.log_text()
         for client in clients:
-            client.wait_for(400, 30)
+            client.wait_for(400)
             assert client.ids(unique_channel) == list(range(1, 401))
             assert sorted(client.numbers(unique_channel)) == list(range(1, 401))
             assert client.numbers(unique_channel) == clients[0].numbers(unique_channel)
@@ -268,7 +268,7 @@ def test_a_client_that_was_away_while_the_log_was_emptied_is_told(
         redis_server.flush()
         send_elsewhere(f"{unique_channel}:21:60", **environment)
         server.start()
-        client.wait_for(lambda client: client.of_type("stream-reset"), 20)
+        client.wait_for(lambda client: client.of_type("stream-reset"))
         send_elsewhere(f"{unique_channel}:61:70", **environment)
         client.wait_for(lambda client: client.has(unique_channel, 70))
         assert client.numbers(unique_channel) == [*range(1, 21), *range(61, 71)]

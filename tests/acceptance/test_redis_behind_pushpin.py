@@ -28,7 +28,7 @@ def test_nothing_is_lost_when_all_are_killed(site, redis, unique_channels, kind)
             for n in range(last - 9, last + 1):
                 here.server.send(*numbered(channels[0], [n]), *numbered(channels[1], [n]))
             for each in clients:
-                each.wait_for(lambda each, last=last: all(each.has(c, last) for c in channels), 40)
+                each.wait_for(lambda each, last=last: all(each.has(c, last) for c in channels))
             service = {10: here.proxy, 20: redis, 30: here.server}.get(last)
             if service is not None:
                 service.kill()
@@ -52,9 +52,9 @@ def test_streams_that_the_proxy_holds_start_over_when_redis_was_emptied(
         client.wait_for(10)
         redis.flush()
         here.server.send(*numbered(unique_channel, range(11, 31)))
-        client.wait_for(lambda client: client.of_type("stream-reset"), 40)
+        client.wait_for(lambda client: client.of_type("stream-reset"))
         reset = client.of_type("stream-reset")[0]
         assert reset.json()["reasons"] == {unique_channel: "epoch"}
         here.server.send(*numbered(unique_channel, range(31, 41)))
-        client.wait_for(lambda client: client.has(unique_channel, 40), 40)
+        client.wait_for(lambda client: client.has(unique_channel, 40))
         assert client.numbers(unique_channel)[-10:] == list(range(31, 41))

@@ -52,7 +52,7 @@ def test_the_settings_the_ids_the_events_and_the_clients_stay(
         for channel in channels:
             new.send(*numbered(channel, range(11, 16)))
         for client, channel in zip(clients, channels, strict=True):
-            client.wait_for(lambda client, channel=channel: client.has(channel, 15), 20)
+            client.wait_for(lambda client, channel=channel: client.has(channel, 15))
             assert not client.of_type("stream-reset")
             assert_sequence(client, channel, range(1, 16))
     assert redis_log(redis_server).get_position(channels).ids == dict.fromkeys(channels, 15)

@@ -72,7 +72,7 @@ def clients_of(
 def assert_all_have(clients: Iterable[StreamClient], channel: str, last: int) -> None:
     """Every client gets exactly 1 to `last`, with the ids 1 to `last`."""
     for client in clients:
-        client.wait_for(lambda client: client.has(channel, last), 20)
+        client.wait_for(lambda client: client.has(channel, last))
         assert_sequence(client, channel, range(1, last + 1))
 
 
@@ -270,7 +270,7 @@ class TestWithAChannelLayer:
                 redis_server.start()
             assert sender.wait() == 0, sender.log_text()
             assert_all_have(clients, unique_channel, 400)
-            wait_until(lambda: members(redis_server, layer) == len(servers), 30)
+            wait_until(lambda: members(redis_server, layer) == len(servers))
             send_elsewhere(f"{loose}:1:20", **environment)
             for client in clients:
                 client.wait_for(lambda client: client.has(loose, 20))

@@ -17,7 +17,7 @@ import pytest
 from tests.layers import layer_on, members
 from tests.proxied import Middleman
 from tests.redis_log import connection_to
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.ports import free_port
 from tests.services.process import private_directory, remove_directory
 from tests.services.python import ROOT, manage, run_python
@@ -77,7 +77,7 @@ def send_as(server, tenant: str, channel: str, data: str):
     request = urllib.request.Request(
         url_of(server, tenant) + "/send-as-tenant/", json.dumps([channel, data]).encode()
     )
-    return json.loads(urllib.request.urlopen(request, timeout=10).read())
+    return json.loads(urllib.request.urlopen(request, timeout=HEALTHY).read())
 
 
 def client_of(server, tenant: str, *channels: str, **options: Any) -> StreamClient:
@@ -270,7 +270,8 @@ def test_a_router_that_goes_by_the_request_serves_the_log_of_no_request_alone(ne
         body = json.dumps({"events": [["news", "message", "of alpha"]]}).encode()
         headers = {"Content-Type": "application/json"}
         urllib.request.urlopen(
-            urllib.request.Request(url_of(server, "alpha") + "/send/", body, headers), timeout=10
+            urllib.request.Request(url_of(server, "alpha") + "/send/", body, headers),
+            timeout=HEALTHY,
         )
         server.send(("news", "message", "of beta"))
         beta.wait_for(1)

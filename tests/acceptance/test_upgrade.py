@@ -308,7 +308,7 @@ def test_connections_that_a_proxy_holds_for_5_3_4_read_on(sqlite_site, behind_pr
         sqlite_site.send(*numbered(name, [3]), *numbered(quiet, [1]))
         new.send(*numbered(name, [4]), *numbered(quiet, [2]))
         for client, count in (reading, 4), (waiting, 2):
-            client.wait_for(count, timeout=30)
+            client.wait_for(count)
             assert [len(client.connections), client.connections[0].end] == [2, "complete"]
         new.send(*numbered(name, [5]), *numbered(quiet, [3]))
         reading.wait_for(5)

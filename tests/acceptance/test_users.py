@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.services.deadline import AT_ONCE
 from tests.services.python import run_python
 from tests.sse_client import StreamClient, numbered
 
@@ -60,7 +61,7 @@ def test_a_permission_taken_away_by_another_process_ends_the_users_streams_at_on
             client.wait_open()
         run_python(CHANGE, "anna", "staff", channel, **environment)
         run_python(CHANGE, "anna", "nobody", channel, **environment)
-        annas.wait_for(lambda c: c.of_type("stream-error"), timeout=2)
+        annas.wait_for(lambda c: c.of_type("stream-error"), timeout=AT_ONCE)
         [error] = annas.of_type("stream-error")
         assert error.last_event_id == "error"
         assert error.json() == {

@@ -89,7 +89,7 @@ class Site:
             pid = int(lease.holder.split(":")[1]) if lease and lease.holder else None
             return pid if pid != but else None
 
-        return wait_until(find, 20)
+        return wait_until(find)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_when_the_process_that_watches_is_killed_another_goes_on(site, unique_ch
         here.send_cut_off(unique_channel, 1)
         # Its worker was replaced: any request takes part, a health check, too.
         wait_until(here.server.is_ready)
-        client.wait_for(1, timeout=20)
+        client.wait_for(1)
         assert here.wait_for_holder(but=holder)
         assert here.probes(unique_channel, 1) == 1
 

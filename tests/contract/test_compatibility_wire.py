@@ -31,6 +31,7 @@ from django_eventstream.conf import Settings
 from django_eventstream.storage import DjangoModelStorage
 from django_eventstream.views import Listener, stream
 from tests import managers
+from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser, Message
 from tests.visitor import Visitor
 
@@ -86,7 +87,7 @@ def answer(lane, *arguments, **options) -> Visitor:
     """Of a request that opens no stream."""
 
     async def main() -> Visitor:
-        return await asyncio.wait_for(Visitor(*arguments, **options).visit(lane()), 5)
+        return await asyncio.wait_for(Visitor(*arguments, **options).visit(lane()), HEALTHY)
 
     return asyncio.run(main())
 
@@ -102,7 +103,7 @@ def streamed(lane, target: str, *, until: bytes = b"stream-open", send=(), **hea
             await asend_event(*event)
         await visitor.wait_for(until)
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         return visitor
 
     return asyncio.run(main())

@@ -24,7 +24,7 @@ from django_eventstream.storage.orm import EPOCH_NAME
 from tests.conftest import opened
 from tests.redis_log import age_stream, delete_entry, redis_log
 from tests.services.databases import Database
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.sse_parser import EventStreamParser, Message
 
 
@@ -259,7 +259,7 @@ def test_who_waited_to_number_finds_what_another_left(postgres_only, takes_all):
                 log.number("a")
             waiting = pool.submit(number_in_thread, log, "a")
             wait_until(lambda: waits_for_a_lock(postgres_only))
-        found = [event.id for event in waiting.result(30)]
+        found = [event.id for event in waiting.result(HEALTHY)]
     assert found == ([] if takes_all else [3])
     assert read_all(log, "a") == [(1, "1"), (2, "2"), (3, "staged")]
     assert last_ids(log, "a") == {"a": 3}

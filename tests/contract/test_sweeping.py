@@ -17,6 +17,7 @@ from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import DjangoModelStorage, MemoryStorage
 from django_eventstream.storage.base import Sweep
 from tests.services.databases import Database
+from tests.services.deadline import HEALTHY
 
 NEVER = (None, None)
 
@@ -187,7 +188,7 @@ def test_nobody_waits_for_a_transaction_that_has_sent(log, count):
     sender = threading.Thread(target=send_and_wait)
     sender.start()
     try:
-        assert staged.wait(10)
+        assert staged.wait(HEALTHY)
         log.append(events_of("a", *["y"] * count))
         age(log, "a", up_to=2 * count, hours=2)
         assert log.trim("a", hour("")[0], None, count) == count

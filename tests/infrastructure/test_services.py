@@ -12,12 +12,17 @@ from django.contrib.auth import get_user_model
 from django.db import connection, connections
 
 from tests.services import reaper
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.mariadb import MariaDB
 from tests.services.missing import program
 from tests.services.ports import free_port, is_listening
 from tests.services.postgres import Postgres
-from tests.services.process import ServerProcess, private_directory, remove_directory
+from tests.services.process import (
+    ServerProcess,
+    heed_interrupts,
+    private_directory,
+    remove_directory,
+)
 from tests.services.pushpin import Pushpin, answers, route_to
 from tests.services.python import ROOT, run_python, start_python
 from tests.services.redis import Redis
@@ -48,6 +53,13 @@ def test_a_killed_service_comes_back_on_its_port(make):
     assert not service.directory.exists()
 
 
+def test_a_mariadb_shares_no_temporary_file_with_another(monkeypatch, tmp_path):
+    """Two that were installed at the same moment deleted each other's tables, now and then."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    with MariaDB() as server:
+        assert server.sql("SELECT @@tmpdir") == str(server.directory)
+
+
 def test_a_killed_redis_keeps_its_data_if_it_is_to():
     with Redis(appendonly=True) as keeping, Redis() as forgetting:
         for redis in (keeping, forgetting):
@@ -72,6 +84,17 @@ def test_a_server_that_ends_at_once_is_reported_with_its_log():
     with pytest.raises(RuntimeError, match="(?s)ended with status 1.*no luck"):
         process.wait_ready(lambda: False)
     remove_directory(directory)
+
+
+def test_a_server_can_be_interrupted_even_when_the_tests_run_in_the_background(tmp_path):
+    """It went on: what a shell without job control starts with `&` ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        heed_interrupts()
+        server = ServerProcess([program("sleep", "coreutils"), "600"], log=tmp_path / "log")
+        assert server.stop(signal.SIGINT, HEALTHY) == -signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_missing_service_skips_the_test_or_fails_it_where_all_must_be_there(monkeypatch):

@@ -18,6 +18,7 @@ from django.views import View
 
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.views import events
+from tests.services.deadline import HEALTHY
 from tests.visitor import Visitor
 
 MODULE = __name__
@@ -56,7 +57,7 @@ def gated(get_response):
             Gate.all += 1
             Gate.inside += 1
             Gate.most = max(Gate.most, Gate.inside)
-        Gate.opened.wait(10)
+        Gate.opened.wait(HEALTHY)
         with Gate.lock:
             Gate.inside -= 1
         return get_response(request)
@@ -102,7 +103,7 @@ def project(settings):
 
 
 def run(main):
-    asyncio.run(asyncio.wait_for(main, 15))
+    asyncio.run(asyncio.wait_for(main, HEALTHY))
 
 
 async def until(is_so):

@@ -214,15 +214,15 @@ def test_a_database_that_is_gone_sends_newcomers_back_with_their_cursor_and_lose
             coming.cut()
             from_memory.cut()
             from_memory.wait_for(lambda c: len(c.connections) > 1 and c.is_open)
-            coming.wait_for(lambda c: c.retry, timeout=20)
+            coming.wait_for(lambda c: c.retry)
             assert coming.connections[-1].status == 200
             assert coming.last_event_id == f"{other}:1"
             server.start()
             app.send(*numbered(known, [2, 3]), *numbered(other, [2]))
             for client in (staying, from_memory):
-                client.wait_for(lambda c: c.has(known, 3), timeout=20)
+                client.wait_for(lambda c: c.has(known, 3))
                 assert client.numbers(known) == [1, 2, 3]
-            coming.wait_for(lambda c: c.has(other, 2), timeout=20)
+            coming.wait_for(lambda c: c.has(other, 2))
             assert coming.numbers(other) == [1, 2]
             assert len(staying.connections) == 1
 
@@ -231,7 +231,7 @@ def test_a_database_without_tables_is_an_answer_too(app_server, tmp_path):
     settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
     app = app_server(Database("empty", settings), "uvicorn+wrapper")
     with StreamClient(f"{app.url}/events/?channel=a", reconnect=False) as client:
-        client.wait_for(lambda c: c.retry, timeout=20)
+        client.wait_for(lambda c: c.retry)
         assert client.connections[0].status == 200
     assert "migrate" in app.log_text()
 

@@ -23,6 +23,7 @@ from django_eventstream.channelmanager import DefaultChannelManager
 from django_eventstream.models import Event as Row
 from django_eventstream.viewsets import configure_events_view_set
 from tests.outlets import close_outlets
+from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser
 from tests.visitor import Visitor
 
@@ -59,7 +60,7 @@ def read_once(sent: list[tuple], application=None, where: str = "/events/?channe
             await asend_event(*arguments)
         await visitor.wait_for(f"data: {sent[-1][2]}\n".encode())
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         return visitor
 
     return asyncio.run(main())

@@ -10,6 +10,7 @@ from django.core.handlers.asgi import ASGIHandler
 
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
+from tests.services.deadline import HEALTHY
 from tests.visitor import Visitor
 
 
@@ -57,9 +58,9 @@ def test_a_client_that_leaves_leaves_nothing_in_the_hub(
     async def main() -> None:
         visitor = Visitor(hangs_at=hangs_at)
         visiting = visitor.begin(make_application())
-        await asyncio.wait_for(visitor.is_reached.wait(), 5)
+        await asyncio.wait_for(visitor.is_reached.wait(), HEALTHY)
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         assert get_hub().statistics().connections == 0
         assert get_hub().statistics().channels == 0
 

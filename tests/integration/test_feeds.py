@@ -29,7 +29,7 @@ from django_eventstream.publishers.layer import GROUP, make_layer
 from django_eventstream.publishers.messages import Packer, this_process
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import server_database
-from tests.services.deadline import wait_until
+from tests.services.deadline import AT_ONCE, HEALTHY, wait_until
 from tests.services.forwarder import Forwarder
 from tests.services.ports import free_port
 from tests.services.postgres import Postgres
@@ -58,7 +58,7 @@ class Heard:
         self.looks += 1
 
 
-async def until(condition, timeout: float = 10) -> None:
+async def until(condition, timeout: float = HEALTHY) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "still not so"
@@ -193,7 +193,7 @@ class TestChannelsFeed:
         for message in from_elsewhere(events(1, 2, 3)):
             asyncio.run(tell(message))
         for loop in loops:
-            loop.join(10)
+            loop.join(HEALTHY)
         assert heard == [1, 2, 3, 1, 2, 3]
         assert "does not tell" not in caplog.text
 
@@ -214,7 +214,7 @@ class TestChannelsFeed:
             async with following(ChannelsFeed()) as heard:
                 redis_server.kill()
                 await asyncio.to_thread(redis_server.start)
-                await until(lambda: members(redis_server, layer) == 1, 20)
+                await until(lambda: members(redis_server, layer) == 1)
                 await tell(*from_elsewhere(events(1)))
                 await until(lambda: heard.events)
 
@@ -227,9 +227,9 @@ class TestChannelsFeed:
             redis_server.kill()
             heard = Heard()
             task = asyncio.ensure_future(ChannelsFeed().follow(heard))
-            await until(lambda: "does not tell" in caplog.text, 20)
+            await until(lambda: "does not tell" in caplog.text)
             await asyncio.to_thread(redis_server.start)
-            await until(lambda: heard.looks, 20)
+            await until(lambda: heard.looks)
             task.cancel()
             await asyncio.wait([task])
 
@@ -586,7 +586,7 @@ class TestPostgresFeed:
                     payload = f"{table_of(log_on_postgres)}.{n}:c"
                     await asyncio.to_thread(notify, log_on_postgres, payload)
                     await until(lambda heard=heard: heard.hints)
-                await until(lambda: listening(log_on_postgres) == 0, 2)
+                await until(lambda: listening(log_on_postgres) == 0, AT_ONCE)
 
         asyncio.run(main())
 
@@ -632,7 +632,7 @@ class TestPostgresFeed:
                 await asyncio.to_thread(server.kill)
                 await until(lambda: "does not tell" in caplog.text)
                 await asyncio.to_thread(server.start)
-                await until(lambda: heard.looks == 2, 20)
+                await until(lambda: heard.looks == 2)
                 # Without a table nobody can say of which log it is.
                 await asyncio.to_thread(notify, database, "5.1:c")
                 await until(lambda: heard.looks == 3)

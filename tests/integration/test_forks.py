@@ -11,6 +11,7 @@ import redis
 
 from tests.integration.test_grip_publisher import ControlPort
 from tests.redis_log import connection_to
+from tests.services.deadline import HEALTHY
 from tests.services.python import run_python
 
 FORKS = """if True:
@@ -103,7 +104,7 @@ def news(redis_server):
     client = redis.Redis(port=redis_server.port, decode_responses=True)
     with closing(client), closing(client.pubsub()) as subscription:
         subscription.subscribe("eventstream:news:0")
-        subscription.get_message(timeout=5)
+        subscription.get_message(timeout=HEALTHY)
 
         def heard() -> list[str]:
             texts = []
@@ -277,7 +278,7 @@ def test_a_child_answers_requests_though_its_parent_did():
                 return {"type": "http.request"} if not answer else await asyncio.sleep(60)
             async def send(message):
                 answer.append(message)
-            await asyncio.wait_for(handler(scope, receive, send), 10)
+            await asyncio.wait_for(handler(scope, receive, send), HEALTHY)
             assert answer[0]["status"] == 404
 
         asyncio.run(ask())

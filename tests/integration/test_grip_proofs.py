@@ -28,6 +28,7 @@ from tests.integration.test_grip_answers import (  # noqa: F401 - a fixture
     keyed,
     signature,
 )
+from tests.services.deadline import HEALTHY
 
 POSITION = Position("7", frozenset("ab"), frozenset("c"), Cursor({"a": 3, "b": 4}, 9))
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -229,5 +230,5 @@ async def answer_of(scope) -> tuple[dict, bytes]:
     await application.send_input({"type": "http.request", "body": b""})
     start = await application.receive_output(10)
     body = await application.receive_output(10)
-    await application.wait(10)
+    await application.wait(HEALTHY)
     return start, body["body"]

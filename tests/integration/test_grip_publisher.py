@@ -21,7 +21,7 @@ from django_eventstream.proxies import get_proxies
 from django_eventstream.publishers import items, outlet, probes
 from django_eventstream.publishers.grip import GripPublisher
 from tests.outlets import close_outlets
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.python import run_python, start_python
 
 
@@ -43,7 +43,7 @@ class ControlPort:
             def do_POST(self) -> None:
                 items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
                 control.asked += 1
-                control.open.wait(30)
+                control.open.wait(HEALTHY)
                 status = control.status
                 if any("poison" in json.dumps(item) for item in items):
                     status = 400
@@ -178,7 +178,7 @@ def waiting(publisher, *numbers):
     thread.start()
     wait_until(lambda: len(publisher._outlets[0]._queue) > len(numbers))
     yield failures
-    thread.join(10)
+    thread.join(HEALTHY)
     assert not thread.is_alive()
 
 
@@ -350,11 +350,11 @@ def test_each_proxy_is_served_though_another_one_is_silent(control, settings):
     dead = socket.create_server(("127.0.0.1", 0))
     settings.GRIP_URL = control.url
     settings.GRIP_PROXIES = [{"control_uri": f"http://127.0.0.1:{dead.getsockname()[1]}"}]
-    settings.EVENTSTREAM_PUBLISH_TIMEOUT = 5
+    settings.EVENTSTREAM_PUBLISH_TIMEOUT = 2 * HEALTHY
     publisher = GripPublisher()
     assert len(publisher.statistics) == 2
     publisher.publish(events([1]))
-    wait_until(lambda: control.ids() == [1], timeout=2)
+    wait_until(lambda: control.ids() == [1])
     dead.close()
 
 

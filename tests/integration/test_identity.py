@@ -29,6 +29,7 @@ from django_eventstream.storage import DjangoModelStorage, identity
 from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.identity import identify
 from tests.redis_log import redis_log
+from tests.services.deadline import HEALTHY
 
 
 def other(database, **settings):
@@ -72,7 +73,7 @@ def test_a_crowd_that_comes_at_once_asks_a_log_once(default_database, asked, mon
         return ask(connection)
 
     def come(_) -> str:
-        start.wait(5)
+        start.wait(HEALTHY)
         return identify(own)
 
     monkeypatch.setattr(identity, "_ask", ask_slowly)
@@ -90,7 +91,7 @@ def test_a_crowd_does_not_ask_a_log_that_did_not_answer_one_after_the_other(monk
         raise OSError("no route to host")
 
     def come(_) -> str:
-        start.wait(5)
+        start.wait(HEALTHY)
         with pytest.raises(StorageUnavailableError, match="cannot be identified") as refused:
             identify(own)
         return str(refused.value)

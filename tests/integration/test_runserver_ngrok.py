@@ -172,7 +172,7 @@ execute_from_command_line(["manage.py", "runserver_ngrok", "{port}", "--noreload
             return False
 
     try:
-        wait_until(answers, 30, process.log_text)
+        wait_until(answers, message=process.log_text)
     finally:
         process.kill()
     assert len(service.asked) == 1

@@ -20,6 +20,7 @@ from django_eventstream.cursors import split_ticket
 from django_eventstream.views import events
 from django_eventstream.viewsets import EventsViewSet
 from django_eventstream.web.tickets import Tickets
+from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser
 from tests.visitor import Visitor
 
@@ -112,13 +113,13 @@ class Client:
         headers = {"last-event-id": self.cursor} if self.cursor else {}
         visitor = Visitor(self.target, headers=headers)
         visiting = visitor.begin(self.application)
-        await asyncio.wait_for(visitor.is_reached.wait(), 5)
+        await asyncio.wait_for(visitor.is_reached.wait(), HEALTHY)
         if visitor.status == 200:
             await visitor.wait_for(b"stream-open")
             await visitor.wait_for(b"id: ")
             self.cursor = EventStreamParser().feed(visitor.body)[0].last_event_id
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         return visitor.status
 
     @property

@@ -27,6 +27,7 @@ from django_eventstream import asend_event
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
 from django_eventstream.web.responses import CACHE_CONTROL
+from tests.services.deadline import HEALTHY
 from tests.services.python import ROOT
 from tests.visitor import Visitor
 
@@ -58,10 +59,10 @@ def answer(lane, path, accept=STREAM, headers=None, **options) -> Visitor:
         visitor = Visitor(path, headers={"accept": accept, **(headers or {})}, **options)
         visitor.scope["headers"] = [each for each in visitor.scope["headers"] if each[1]]
         visiting = visitor.begin(lane())
-        await asyncio.wait_for(visitor.is_reached.wait(), 5)
+        await asyncio.wait_for(visitor.is_reached.wait(), HEALTHY)
         if visitor.body:
             visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         return visitor
 
     return asyncio.run(main())
@@ -78,7 +79,7 @@ def received(lane, path, sent, *, headers=None) -> list[str]:
             await asend_event(channel, kind, data, *skipped)
         await visitor.wait_for(f"data: {json.dumps(sent[-1][2])}\n".encode())
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         assert get_hub().statistics().connections == 0
         return visitor
 

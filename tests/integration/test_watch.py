@@ -362,13 +362,13 @@ with transaction.atomic():
         watchman.stir()
         return len(watchman._stuck) == module.MOST_STUCK
 
-    wait_until(is_given_up, 20)
+    wait_until(is_given_up)
     last = watchman._thread
     wait_until(watchman._is_stuck)
     watchman.stir()
     assert watchman._thread is last
 module.STUCK_SECONDS = 60
-wait_until(lambda: not any(thread.is_alive() for thread in watchman._stuck), 30)
+wait_until(lambda: not any(thread.is_alive() for thread in watchman._stuck))
 # One that was given up may take the lease first, and let go of it: the last one asks again when
 # the lease would have been over, and a little later.
 wait_until(lambda: Lease.objects.filter(until__gt=get_storage().now()), LEASE_SECONDS * 1.5 + 10)

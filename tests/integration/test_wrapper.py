@@ -22,6 +22,7 @@ from django_eventstream import asend_event
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
 from django_eventstream.views import events
+from tests.services.deadline import HEALTHY
 from tests.visitor import Visitor
 
 LANES = {"plain": ASGIHandler, "wrapper": lambda: EventStreamApplication(ASGIHandler())}
@@ -91,7 +92,7 @@ def answer_to(make_application, *arguments, **options) -> Visitor:
 
     async def main() -> Visitor:
         visit = Visitor(*arguments, **options).visit(make_application())
-        return await asyncio.wait_for(visit, 5)
+        return await asyncio.wait_for(visit, HEALTHY)
 
     return asyncio.run(main())
 
@@ -107,7 +108,7 @@ def stream_of(make_application, *arguments, **options) -> Visitor:
         await visitor.wait_for(b'data: "one"')
         assert get_hub().statistics().connections == 1
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         assert get_hub().statistics().connections == 0
         return visitor
 
@@ -168,7 +169,7 @@ def test_chunks_that_middleware_wraps_are_streamed_through_it(make_application, 
         await asend_event("a", "message", "one")
         await visitor.wait_for(b'DATA: "ONE"')
         visitor.is_gone.set()
-        await asyncio.wait_for(visiting, 5)
+        await asyncio.wait_for(visiting, HEALTHY)
         assert get_hub().statistics().connections == 0
 
     asyncio.run(main())
@@ -321,7 +322,7 @@ def test_a_client_that_leaves_as_django_ends_is_not_held():
         await wrapper(scope, receive_once, send)
 
     async def main() -> None:
-        await asyncio.wait_for(visitor.visit(once), 5)
+        await asyncio.wait_for(visitor.visit(once), HEALTHY)
         assert visitor.body == b""
 
     django = ASGIHandler()

@@ -9,10 +9,20 @@ from typing import TypeVar
 T = TypeVar("T")
 PAUSE = 0.01
 
+HEALTHY = 45.0
+"""Seconds for what comes soon where all is well, on a machine that is busy with other work, too.
+Less than the minute after which the product helps itself in many places."""
+
+AT_ONCE = 8.0
+"""Seconds for what must not wait until the product finds out by itself, after ten or more."""
+
+STOPPING = 25.0
+"""Seconds for a server that was asked to stop: gunicorn kills what goes on for longer than 30."""
+
 
 def wait_until(
     condition: Callable[[], T],
-    timeout: float = 10,
+    timeout: float = HEALTHY,
     message: str | Callable[[], str] = "still not so",
 ) -> T:
     """The first true value of `condition()`; `TimeoutError(message)` when there is none in time."""

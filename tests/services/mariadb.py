@@ -30,8 +30,16 @@ class MariaDB(Service):
         super().__init__(port)
         self.data = self.data_directory()
         self.socket = self.directory / "socket"
-        # As root it insists on being told that this is meant.
-        self.common = ["--no-defaults", f"--datadir={self.data}", f"--user={getpass.getuser()}"]
+        self.common = [
+            "--no-defaults",
+            f"--datadir={self.data}",
+            # In a shared one, each server that starts deletes the temporary tables of the others:
+            # of two that were installed at the same time one failed.
+            f"--tmpdir={self.directory}",
+            "--innodb-log-file-size=8M",
+            # As root it insists on being told that this is meant.
+            f"--user={getpass.getuser()}",
+        ]
         done = subprocess.run(
             [install, *self.common, "--auth-root-authentication-method=normal", "--skip-test-db"],
             capture_output=True,
@@ -41,9 +49,7 @@ class MariaDB(Service):
             raise RuntimeError(f"mariadb-install-db failed: {done.stdout}{done.stderr}")
 
     def launch(self) -> ServerProcess:
-        # In a shared one, each server that starts deletes the temporary tables of the others.
-        settings = {**SETTINGS, "tmpdir": str(self.directory)}
-        settings |= {"port": str(self.port), "socket": str(self.socket)}
+        settings = {**SETTINGS, "port": str(self.port), "socket": str(self.socket)}
         options = [f"--{name}={value}" for name, value in settings.items()]
         return ServerProcess([self.server, *self.common, *options], log=self.log)
 

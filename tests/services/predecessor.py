@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.services import reaper
+from tests.services.deadline import HEALTHY
 from tests.services.process import ServerProcess, environment
 from tests.services.service import Service
 
@@ -99,7 +100,7 @@ class OldServer(Service):
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/stats/", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self.url}/stats/", timeout=HEALTHY) as answer:
                 return reaper.session_of(json.load(answer)["pid"]) == self.pid
         except OSError:
             return False
@@ -107,7 +108,7 @@ class OldServer(Service):
     def send(self, *events: tuple[str, str, Any]) -> None:
         """Makes the server process send; text is sent as it is, everything else as JSON."""
         body = json.dumps(events).encode()
-        urllib.request.urlopen(f"{self.url}/send/", data=body, timeout=30).close()
+        urllib.request.urlopen(f"{self.url}/send/", data=body, timeout=HEALTHY).close()
 
 
 def make_environment(directory: Path, python: Path) -> None:

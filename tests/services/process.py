@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.services import reaper
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, STOPPING, wait_until
 
 LOG_TAIL = 6_000
 
@@ -60,7 +60,7 @@ class ServerProcess:
     def is_running(self) -> bool:
         return self.popen.poll() is None
 
-    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = 30) -> None:
+    def wait_ready(self, is_ready: Callable[[], bool], timeout: float = HEALTHY) -> None:
         """Waits for `is_ready()`; reports a server that died or is late with its log."""
         try:
             wait_until(
@@ -73,12 +73,12 @@ class ServerProcess:
             self.kill()
             raise RuntimeError(self.report(f"ended with status {self.popen.returncode}"))
 
-    def terminate(self, timeout: float = 15) -> int:
+    def terminate(self, timeout: float = STOPPING) -> int:
         """Asks it to stop; its exit status. If it does not, it is killed: `TimeoutError`."""
         return self.stop(signal.SIGTERM, timeout)
 
     def kill(self) -> int:
-        return self.stop(signal.SIGKILL, timeout=15)
+        return self.stop(signal.SIGKILL, HEALTHY)
 
     def wait(self, timeout: float = 60) -> int:
         """Waits for it to end by itself; its exit status."""
@@ -110,6 +110,15 @@ class ServerProcess:
     def report(self, what: str) -> str:
         tail = self.log_text()[-LOG_TAIL:]
         return f"{Path(self.popen.args[0]).name} {what}; its log ends with:\n{tail}"
+
+
+def heed_interrupts() -> None:
+    """Undoes that SIGINT is ignored: servers that are started from now on would ignore it, too.
+
+    It is where a shell without job control runs the tests in the background.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.services.deadline import wait_until
+from tests.services.deadline import HEALTHY, wait_until
 from tests.services.missing import program
 from tests.services.ports import free_port
 from tests.services.process import ServerProcess
@@ -128,7 +128,7 @@ class Pushpin(Service):
             data=json.dumps({"items": items}).encode(),
             headers={"Content-Type": "application/json"},
         )
-        urllib.request.urlopen(request, timeout=5).read()
+        urllib.request.urlopen(request, timeout=HEALTHY).read()
 
     def log_text(self) -> str:
         logs = sorted(Path(self.directory).glob("*.log"))

@@ -28,7 +28,7 @@ def forget(kind: str, what: object) -> None:
     order("-", kind, what)
 
 
-def kill_session(leader: int, timeout: float = 10) -> None:
+def kill_session(leader: int, timeout: float = 45) -> None:
     """Kills every process of a session, until none is left: a dying one may still have forked."""
     deadline = time.monotonic() + timeout
     while pids := processes_of_session(leader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from tests.services.deadline import HEALTHY
 from tests.services.missing import program
 from tests.services.process import ServerProcess
 from tests.services.service import Service
@@ -56,7 +57,7 @@ class Redis(Service):
     def command(self, line: str) -> bytes:
         """The first bytes of the answer to one inline command; none if the server is not there."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=HEALTHY) as connection:
                 connection.sendall(line.encode() + b"\r\n")
                 return connection.recv(4096)
         except OSError:

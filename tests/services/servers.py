@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.services import reaper
+from tests.services.deadline import HEALTHY
 from tests.services.process import ServerProcess
 from tests.services.python import ROOT, django_environment
 from tests.services.service import Service
@@ -105,7 +106,7 @@ class AppServer(Service):
         cookies = self.request(f"/login/{name}/").headers.get_all("Set-Cookie")
         return {"Cookie": "; ".join(cookie.partition(";")[0] for cookie in cookies)}
 
-    def request(self, path: str, body: object = None, timeout: float = 10):
+    def request(self, path: str, body: object = None, timeout: float = HEALTHY):
         """GET, or POST of a JSON body; the answer. Raises `HTTPError` on 4xx and 5xx."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from tests.services.deadline import HEALTHY, STOPPING
 from tests.services.ports import free_port
 from tests.services.process import ServerProcess, private_directory, remove_directory
 
@@ -17,7 +18,7 @@ class Service(ABC):
     """
 
     name: str
-    ready_timeout = 30.0
+    ready_timeout = HEALTHY
 
     def __init__(self, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -46,7 +47,7 @@ class Service(ABC):
         self.process = self.launch()
         self.process.wait_ready(self.is_ready, self.ready_timeout)
 
-    def terminate(self, timeout: float = 15) -> int | None:
+    def terminate(self, timeout: float = STOPPING) -> int | None:
         """SIGTERM, then wait; the exit status."""
         return self.process.terminate(timeout) if self.process else None
 

@@ -9,6 +9,7 @@ from django.test.utils import override_settings
 
 from django_eventstream.backends import get_storage
 from django_eventstream.storage.memory import MemoryStorage
+from tests.services.deadline import HEALTHY
 
 together = threading.Barrier(2)
 
@@ -17,7 +18,7 @@ class SlowlyMade(MemoryStorage):
     """Two threads are in the middle of making it."""
 
     def __init__(self) -> None:
-        together.wait(10)
+        together.wait(HEALTHY)
         super().__init__()
 
 

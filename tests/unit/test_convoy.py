@@ -13,6 +13,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import EventPermissionError
 from django_eventstream.hold import Hold
 from django_eventstream.hub.hub import Hub
+from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser
 from tests.unit.test_hub import OPTIONS, MemoryLog, in_a_loop, numbers
 
@@ -75,7 +76,7 @@ class Outlet:
 
 
 async def until(is_so) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HEALTHY
     while not is_so():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from django_eventstream.deadlines import NoThreadError, Threads, growing_pause, within
+from tests.services.deadline import HEALTHY
 
 EXIT = """
 import asyncio, threading
@@ -31,7 +32,7 @@ async def until(is_so) -> None:
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
-    await asyncio.wait_for(asking(), 5)
+    await asyncio.wait_for(asking(), HEALTHY)
 
 
 class Frozen:
@@ -42,7 +43,7 @@ class Frozen:
         self.ended = 0
 
     def call(self) -> str:
-        self.goes_on.wait(20)
+        self.goes_on.wait(HEALTHY)
         return "late"
 
     def end(self) -> None:

@@ -21,6 +21,7 @@ from django_eventstream.hub.hub import Hub
 from django_eventstream.hub.log import LogReader
 from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.storage.base import LogPosition
+from tests.services.deadline import HEALTHY
 from tests.unit.test_hub import OPTIONS, Client, in_a_loop
 from tests.unit.test_revocations import hold
 
@@ -103,7 +104,7 @@ async def until(is_so) -> None:
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
-    await asyncio.wait_for(asking(), 5)
+    await asyncio.wait_for(asking(), HEALTHY)
 
 
 @with_storage

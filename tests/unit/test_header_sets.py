@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from django_eventstream.web.header_sets import DIGEST_BYTES, MOST_BYTES, MOST_SETS, HeaderSets
+from tests.services.deadline import HEALTHY
 
 HEADERS = [(b"Content-Type", b"text/event-stream"), (b"X-Frame-Options", b"DENY")]
 
@@ -47,7 +48,7 @@ def test_threads_that_learn_at_once_leave_a_table_that_is_bounded_and_right():
     sets, together = HeaderSets(), threading.Barrier(4)
 
     def learn(first):
-        together.wait(10)
+        together.wait(HEALTHY)
         for number in range(first, first + MOST_SETS):
             headers = numbered(number)
             found = sets.find(sets.learn(headers))
@@ -56,6 +57,6 @@ def test_threads_that_learn_at_once_leave_a_table_that_is_bounded_and_right():
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(learn, first) for first in range(0, 4 * 100, 100)]:
-            done.result(30)
+            done.result(HEALTHY)
     kept = [number for number in range(1_000) if sets.find(HeaderSets().learn(numbered(number)))]
     assert 0 < len(kept) <= MOST_SETS

@@ -25,6 +25,7 @@ from django_eventstream.hub.hub import Hub, HubOptions
 from django_eventstream.hub.log import LogReader
 from django_eventstream.storage.base import LogPosition
 from django_eventstream.web import streams
+from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser, Message
 from tests.transcript import positions
 
@@ -153,7 +154,7 @@ class Client:
                 if not self.take():
                     await self.woken.wait()
 
-        await asyncio.wait_for(taking(), 5)
+        await asyncio.wait_for(taking(), HEALTHY)
 
     async def until_at(self, **last: int) -> None:
         await self.until(lambda: all(positions(self.cursor).get(c) == n for c, n in last.items()))
@@ -686,7 +687,7 @@ async def test_the_last_stream_that_leaves_with_news_leaves_no_task_behind(log, 
         client.leave()
     await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}
-    done, pending = await asyncio.wait(left, timeout=5) if left else (left, set())
+    done, pending = await asyncio.wait(left, timeout=HEALTHY) if left else (left, set())
     assert not pending
 
 
@@ -857,7 +858,7 @@ def test_who_stops_waiting_for_a_chunk_gets_it_when_asking_again(monkeypatch):
         for _ in range(3):  # turns of the loop, in which it is sent
             await asyncio.sleep(0)
         for text in (b"two", b"three"):
-            assert b"data: " + text in await asyncio.wait_for(stream.__anext__(), 5)
+            assert b"data: " + text in await asyncio.wait_for(stream.__anext__(), HEALTHY)
             if text == b"two":
                 hub.offer([log.append("a", "three")])
         await stream.aclose()

@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from django_eventstream.web import streams
+from tests.services.deadline import HEALTHY
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_connections_that_cannot_be_closed_hold_up_no_stream(monkeypatch, caplog
     monkeypatch.setattr(streams, "RELEASE_SECONDS", 0.05)
     executor = ThreadPoolExecutor(1)
     executor.submit(goes_on.wait, 20)
-    asyncio.run(asyncio.wait_for(release(executor), 5))
+    asyncio.run(asyncio.wait_for(release(executor), HEALTHY))
     assert "before the database connections" in caplog.text
 
 

@@ -14,6 +14,7 @@ from django_eventstream.hold import Hold
 from django_eventstream.hub import revocations
 from django_eventstream.hub.hub import Hub
 from django_eventstream.hub.revocations import ControlMark
+from tests.services.deadline import HEALTHY
 from tests.unit.test_hub import OPTIONS, MemoryLog
 
 
@@ -112,7 +113,7 @@ def test_what_is_said_later_is_heard(log):
             assert not await hub.may_return(hold(), ControlMark(0, 3))
             assert await hub.may_return(hold(), ControlMark(0, 4))
 
-    asyncio.run(asyncio.wait_for(main(), 5))
+    asyncio.run(asyncio.wait_for(main(), HEALTHY))
 
 
 @pytest.mark.parametrize(("mark", "epoch"), [(4, 0), (10**9, 0), (2, 1)])
@@ -181,7 +182,7 @@ def test_a_restored_log_refuses_what_was_issued_before(log):
             await until(lambda: hub.control_mark.id == 5)
             assert not await hub.may_return(hold(), ControlMark(0, 2))
 
-    asyncio.run(asyncio.wait_for(main(), 5))
+    asyncio.run(asyncio.wait_for(main(), HEALTHY))
 
 
 def test_a_hub_that_nobody_needs_rests_again(log):

@@ -13,6 +13,7 @@ from django_eventstream.hub import tasks as module
 from django_eventstream.hub.keepalive import SLOTS, KeepAliveWheel
 from django_eventstream.hub.tasks import NamedTasks
 from django_eventstream.hub.turn import NextTurn
+from tests.services.deadline import HEALTHY
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ async def until(is_so) -> None:
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(asking(), 5)
+    await asyncio.wait_for(asking(), HEALTHY)
 
 
 def logged(caplog) -> list[logging.LogRecord]:

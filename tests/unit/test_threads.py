@@ -8,6 +8,7 @@ import pytest
 
 from django_eventstream.deadlines import NoThreadError
 from django_eventstream.threads import in_thread
+from tests.services.deadline import HEALTHY
 
 
 def test_a_call_that_is_overdue_is_told_from_one_that_says_so_itself():
@@ -15,7 +16,7 @@ def test_a_call_that_is_overdue_is_told_from_one_that_says_so_itself():
     over = threading.Event()
     try:
         with pytest.raises(TimeoutError, match="no answer within 0.05 s"):
-            in_thread(lambda: over.wait(20), seconds=0.05)
+            in_thread(lambda: over.wait(HEALTHY), seconds=0.05)
     finally:
         over.set()
 

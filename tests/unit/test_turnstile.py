@@ -8,6 +8,7 @@ import pytest
 
 from django_eventstream.web import turnstile as turnstile_module
 from django_eventstream.web.turnstile import Incoming, Place, Turnstile
+from tests.services.deadline import HEALTHY
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 GONE = {"type": "http.disconnect"}
@@ -51,13 +52,13 @@ def test_requests_that_hang_let_others_in_besides_them(monkeypatch):
     async def main():
         turnstile = Turnstile(2)
         asking = [enter(turnstile, Client()) for _ in range(5)]
-        await asyncio.wait(asking[:4], timeout=5)
+        await asyncio.wait(asking[:4], timeout=HEALTHY)
         await asyncio.sleep(0.1)  # several times as long as it would take the fifth
         assert [task.done() for task in asking] == [True] * 4 + [False]
         for task in asking[:4]:
             task.result().leave()
         asking.append(enter(turnstile, Client()))
-        await asyncio.wait(asking[4:], timeout=5)
+        await asyncio.wait(asking[4:], timeout=HEALTHY)
         assert [task.done() for task in asking[4:]] == [True] * 2
         # All places are there again, and no more of them than there were.
         for task in asking[4:]:
@@ -111,7 +112,7 @@ def test_a_client_that_leaves_as_its_turn_comes_hands_it_on():
         impatient.says.put_nowait(GONE)
         await asyncio.sleep(0)
         place.leave()
-        assert await asyncio.wait_for(last, 5) is not None
+        assert await asyncio.wait_for(last, HEALTHY) is not None
         assert waiting.result() is None
 
     asyncio.run(main())
@@ -128,7 +129,7 @@ def test_a_request_that_the_server_cancels_keeps_no_place(leaves_first):
             place.leave()
         waiting.cancel()
         place.leave()
-        assert await asyncio.wait_for(last, 5) is not None
+        assert await asyncio.wait_for(last, HEALTHY) is not None
 
     asyncio.run(main())
 
