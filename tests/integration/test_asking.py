@@ -18,6 +18,7 @@ from django.views import View
 
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.views import events
+from django_eventstream.web import turnstile
 from tests.visitor import Visitor
 
 MODULE = __name__
@@ -82,12 +83,32 @@ async def page(request):
     return HttpResponse("a page")
 
 
+def slow_page(request):
+    Gate.opened.wait(10)
+    return HttpResponse("a page")
+
+
+class Unhashable:
+    """A view of a kind that some projects have."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return self is other
+
+    def __call__(self, request):
+        seen.setdefault("by hand", []).append(threading.current_thread().name)
+        return events(request)
+
+
 urlpatterns = [
     path("events/", events),
     path("included/", include("django_eventstream.urls")),
     path("by-hand/", ByHand.as_view()),
     path("others/", others),
     path("page/", page),
+    path("slow/", slow_page),
+    path("unhashable/", Unhashable()),
 ]
 
 
@@ -279,6 +300,123 @@ def test_a_view_that_calls_ours_is_known_by_its_first_stream():
     # An error is no stream; after one has been seen the others are asked in the threads for them.
     ours = [name.startswith("eventstream-request") for name in seen["by hand"]]
     assert ours == [False, False, True, True]
+
+
+def test_a_view_that_cannot_be_hashed_is_known_by_its_first_stream():
+    """It failed in the wrapper with a `TypeError`."""
+
+    async def main():
+        application, visits = EventStreamApplication(ASGIHandler()), []
+        for _ in range(2):
+            visitor = Visitor("/unhashable/?channel=a")
+            visits.append(visitor.begin(application))
+            await visitor.wait_for(b"stream-open")
+        await dismiss(*visits)
+
+    run(main())
+    ours = [name.startswith("eventstream-request") for name in seen["by hand"]]
+    assert ours == [False, True]
+
+
+def test_unfinished_requests_take_no_place_and_are_refused(settings, monkeypatch):
+    """As many as there are places, and no stream was opened any more."""
+    settings.EVENTSTREAM_REQUEST_LIMIT = 2
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        unfinished = [Visitor(is_unfinished=True) for _ in range(4)]
+        visits = [visitor.begin(application) for visitor in unfinished]
+        await asyncio.sleep(0)
+        mine = Visitor()
+        visits.append(mine.begin(application))
+        await mine.wait_for(b"stream-open")
+        await asyncio.wait_for(asyncio.gather(*visits[:4]), 5)
+        assert {visitor.status for visitor in unfinished} == {408}
+        assert unfinished[0].headers["connection"] == "close"
+        await dismiss(*visits)
+
+    monkeypatch.setattr(turnstile, "BODY_SECONDS", 0.2)
+    run(main())
+
+
+def test_what_may_be_no_request_for_a_stream_passes_however_long_its_body_takes(monkeypatch):
+    monkeypatch.setattr(turnstile, "BODY_SECONDS", 0.01)
+
+    async def main():
+        visitor = Visitor("/page/", is_unfinished=True)
+        visit = visitor.begin(EventStreamApplication(ASGIHandler()))
+        await asyncio.sleep(0.1)  # several times as long as it may take
+        assert not visit.done()
+        visitor.is_gone.set()
+        await asyncio.wait_for(visit, 5)
+        assert visitor.start == {}
+
+    run(main())
+
+
+def test_slow_pages_hold_up_no_stream(settings):
+    """As many as there are places, asked for as if they were streams, held up all streams."""
+    settings.EVENTSTREAM_REQUEST_LIMIT = 2
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        visits = [Visitor("/slow/").begin(application) for _ in range(4)]
+        await asyncio.sleep(0)
+        mine = Visitor()
+        visits.append(mine.begin(application))
+        await mine.wait_for(b"stream-open")
+        Gate.opened.set()
+        await asyncio.wait_for(asyncio.gather(*visits[:4]), 5)
+        await dismiss(visits[4])
+
+    run(main())
+
+
+def test_a_view_that_has_not_answered_when_a_client_leaves_takes_no_place_any_more(settings):
+    settings.EVENTSTREAM_REQUEST_LIMIT = 1
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        impatient, patient = Visitor("/slow/"), [Visitor("/slow/") for _ in range(3)]
+        visits = [impatient.begin(application)]
+        await asyncio.sleep(0)
+        impatient.is_gone.set()
+        route = application._routes.find(impatient.scope)
+        await until(lambda: application._routes.find(impatient.scope).is_ours is False)
+        assert route.is_ours is None
+        visits += [visitor.begin(application) for visitor in patient]
+        Gate.opened.set()
+        await asyncio.wait_for(asyncio.gather(*visits), 5)
+        assert [visitor.body for visitor in patient] == [b"a page"] * 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("origin", [None, "https://pages.example"])
+def test_a_client_for_which_there_is_no_place_in_time_hears_when_to_come_back(
+    settings, monkeypatch, origin
+):
+    """Where twice as many as there are places hung, newcomers got not a byte."""
+    monkeypatch.setattr(turnstile, "WAIT_SECONDS", 0.01)
+    settings.EVENTSTREAM_REQUEST_LIMIT = 1
+    settings.EVENTSTREAM_ALLOW_ORIGIN = origin
+    settings.MIDDLEWARE = [f"{MODULE}.gated"]
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        visits = [Visitor().begin(application)]
+        await until(lambda: Gate.inside == 1)
+        newcomer = Visitor(headers={"origin": origin} if origin else {})
+        await asyncio.wait_for(newcomer.visit(application), 5)
+        assert newcomer.status == 200
+        assert newcomer.headers["content-type"] == "text/event-stream"
+        assert newcomer.headers.get("access-control-allow-origin") == origin
+        assert newcomer.body.startswith(b"retry: ")
+        assert newcomer.is_over
+        Gate.opened.set()
+        await dismiss(*visits)
+
+    run(main())
 
 
 @pytest.mark.parametrize("where", ["/nowhere/", "/page/", "/events/"])
