@@ -68,7 +68,7 @@ class EventStreamApplication:
         self._strangers = Turnstile(settings.REQUEST_LIMIT)
         self._routes = Routes()
         self._tickets = Tickets(_control_mark)
-        self._handler: Any = application
+        self._handler: OneThreadHandler | None = None
         if type(application) is ASGIHandler:
             # What is wrapped or subclassed may do more than Django does, and is left as it is.
             self._handler = OneThreadHandler(settings.REQUEST_LIMIT * MOST_INSIDE)
@@ -119,7 +119,9 @@ class EventStreamApplication:
 
         # A view that has not answered when its client leaves may never do.
         incoming.on_leaving = partial(route.learn, False)
-        application = self._handler if route.is_ours else self._application
+        application: Any = self._application
+        if route.is_ours and self._handler is not None and self._handler.may_answer(route.view):
+            application = self._handler
         try:
             # While it waited, others may have shown what Django answers.
             if await self._take_back(scope, incoming.rest(), send, place.leave):

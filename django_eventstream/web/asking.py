@@ -49,7 +49,8 @@ class Route:
     """Where a request leads to."""
 
     def __init__(self, view: Callable[..., Any] | None, known: _Known) -> None:
-        self._view = view
+        self.view = view
+        """None if only middleware can tell."""
         self._known = known
         self.is_ours: bool | None = True if is_marked(view) else known.get(id(view), _NOTHING)[1]
         """Whether the view answers with our streams; None until it has been seen to answer, or a
@@ -57,12 +58,12 @@ class Route:
 
     def learn(self, has_streamed: bool) -> None:
         """Remember what it answered. One that streams may still refuse somebody."""
-        if self._view is None:
+        if self.view is None:
             return
         if len(self._known) >= MOST_VIEWS:
             del self._known[next(iter(self._known))]
-        _, has_ever = self._known.pop(id(self._view), _NOTHING)
-        self._known[id(self._view)] = self._view, has_streamed or bool(has_ever)
+        _, has_ever = self._known.pop(id(self.view), _NOTHING)
+        self._known[id(self.view)] = self.view, has_streamed or bool(has_ever)
 
 
 class Routes:

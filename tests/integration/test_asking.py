@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.routing import ProtocolTypeRouter
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
@@ -39,6 +40,19 @@ def in_a_thread(get_response):
     def middleware(request):
         seen.setdefault("threads", []).append(threading.current_thread())
         return get_response(request)
+
+    return middleware
+
+
+@async_only_middleware
+def writing_later(get_response):
+    """Lets something be written in a thread, and does not wait for it."""
+
+    async def middleware(request):
+        response = await get_response(request)
+        writing = sync_to_async(lambda: threading.current_thread())
+        seen.setdefault("written", []).append(asyncio.ensure_future(writing()))
+        return response
 
     return middleware
 
@@ -83,6 +97,13 @@ async def page(request):
     return HttpResponse("a page")
 
 
+async def of_async(request):
+    async def answer(request):
+        return await sync_to_async(events)(request)
+
+    return await writing_later(answer)(request)
+
+
 def slow_page(request):
     Gate.opened.wait(10)
     return HttpResponse("a page")
@@ -108,6 +129,7 @@ urlpatterns = [
     path("others/", others),
     path("page/", page),
     path("slow/", slow_page),
+    path("async/", of_async),
     path("unhashable/", Unhashable()),
 ]
 
@@ -150,6 +172,26 @@ def test_middleware_of_both_kinds_takes_part_where_it_belongs(settings):
         assert len(set(seen["threads"])) == 1
         assert seen["threads"][0] is not threading.main_thread()
         await dismiss(visit)
+
+    run(main())
+
+
+@pytest.mark.parametrize("lane", [ASGIHandler, lambda: EventStreamApplication(ASGIHandler())])
+@pytest.mark.parametrize("where", ["/events/?channel=a", "/async/?channel=a"])
+def test_what_async_code_does_in_a_thread_later_is_done(settings, lane, where):
+    """In the wrapper the executor was gone: "CurrentThreadExecutor already quit or is broken"."""
+    settings.MIDDLEWARE = [] if "async" in where else [f"{MODULE}.writing_later"]
+
+    async def main():
+        application = lane()
+        for _ in range(2):  # the second time the view is known
+            visitor = Visitor(where)
+            visit = visitor.begin(application)
+            await visitor.wait_for(b"stream-open")
+            (written,) = seen.pop("written")
+            assert await asyncio.wait_for(written, 5) is not threading.main_thread()
+            visitor.is_gone.set()
+            await asyncio.wait_for(visit, 5)
 
     run(main())
 
@@ -415,6 +457,46 @@ def test_a_client_for_which_there_is_no_place_in_time_hears_when_to_come_back(
         assert newcomer.is_over
         Gate.opened.set()
         await dismiss(*visits)
+
+    run(main())
+
+
+def streaming_on(get_response):
+    """Streams what ends only by itself, and does not let itself be cancelled."""
+
+    async def stubborn():
+        yield b"data: 1\n\n"
+        with suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+
+    def middleware(request):
+        get_response(request).close()
+        return StreamingHttpResponse(stubborn(), content_type="text/event-stream")
+
+    return middleware
+
+
+@pytest.mark.parametrize("where", ["/events/", "/events/?channel=a"])
+@pytest.mark.parametrize("lane", [ASGIHandler, lambda: EventStreamApplication(ASGIHandler())])
+def test_a_receive_that_fails_fails_the_request(settings, lane, where):
+    """The wrapper's handler swallowed it where the response went on to its end."""
+    settings.MIDDLEWARE = [f"{MODULE}.streaming_on"] * (where == "/events/")
+
+    async def main():
+        visitor, has_begun = Visitor(where), asyncio.Event()
+
+        async def receive():
+            if not has_begun.is_set():
+                has_begun.set()
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await visitor.is_gone.wait()
+            raise RuntimeError("a fault")
+
+        visit = asyncio.ensure_future(lane()(visitor.scope, receive, visitor._send))
+        await visitor.wait_for(b"\n\n")
+        visitor.is_gone.set()
+        with pytest.raises(RuntimeError, match="a fault"):
+            await asyncio.wait_for(visit, 5)
 
     run(main())
 
