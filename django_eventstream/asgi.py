@@ -10,8 +10,9 @@ All middleware, the view and the channel manager see the request as always. If t
 stream, the request ends there, with its thread and its database connections, and the wrapper
 holds the stream itself. Everything else passes through untouched.
 
-When everybody comes back at once, a bounded number of requests asks Django at a time, and a client
-with a ticket, if the channel manager gives any, is taken back without asking.
+When everybody comes back at once, a bounded number of requests asks Django at a time, each of them
+complete and for a bounded time, and a client with a ticket, if the channel manager gives any, is
+taken back without asking.
 
 A middleware that made the answer its own is respected: what it made is sent, and the log says why
 the wrapper does not hold the stream. Wrapped chunks are streamed as they are without a wrapper.
@@ -23,6 +24,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -38,8 +40,14 @@ from django_eventstream.hub.holder import Message, Receive, Send, hold_stream
 from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.web.asking import Route, Routes, Scope, asks_for_stream
 from django_eventstream.web.handler import OneThreadHandler
+from django_eventstream.web.refusals import send_back, send_refusal
 from django_eventstream.web.tickets import Tickets
-from django_eventstream.web.turnstile import MOST_INSIDE, Incoming, Place, Turnstile
+from django_eventstream.web.turnstile import (
+    MOST_INSIDE,
+    Incoming,
+    RequestRefusedError,
+    Turnstile,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +64,11 @@ class EventStreamApplication:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._turnstile = Turnstile(settings.REQUEST_LIMIT)
+        # Views that are not known to answer with streams: those that take long hold up no stream.
+        self._strangers = Turnstile(settings.REQUEST_LIMIT)
         self._routes = Routes()
         self._tickets = Tickets(_control_mark)
-        self._handler: Any = application
+        self._handler: OneThreadHandler | None = None
         if type(application) is ASGIHandler:
             # What is wrapped or subclassed may do more than Django does, and is left as it is.
             self._handler = OneThreadHandler(settings.REQUEST_LIMIT * MOST_INSIDE)
@@ -69,7 +79,7 @@ class EventStreamApplication:
             await self._application(scope, receive, send)
         elif not asks_for_stream(scope):
             await _hold(await self._ask(self._application, scope, Incoming(receive), send), send)
-        elif not await self._take_back(scope, receive, send):
+        elif not await self._take_back(scope, Incoming(receive).rest(), send):
             await _hold(await self._ask_in_turn(scope, Incoming(receive), send), send)
 
     async def _ask_in_turn(self, scope: Scope, incoming: Incoming, send: Send) -> _Stream | None:
@@ -77,28 +87,48 @@ class EventStreamApplication:
         route = self._routes.find(scope)
         if route.is_ours is False:
             return await self._ask(self._application, scope, incoming, send, route.learn)
-        place = await self._turnstile.enter(incoming)
-        if place is None:
-            return None
+        stream = None
         try:
-            # While it waited, others may have shown what Django answers.
-            if await self._take_back(scope, incoming.rest(), send, place.leave):
-                return None
-            return await self._ask_at(place, route, scope, incoming, send)
+            await incoming.complete()
+            if not incoming.is_gone:
+                stream = await self._ask_at_a_place(route, scope, incoming, send)
+        except RequestRefusedError as error:
+            if route.is_ours:
+                await send_refusal(scope, error.status, send)
+            else:
+                # What may be no request for a stream passes as it is.
+                stream = await self._ask(self._application, scope, incoming, send, route.learn)
         finally:
-            place.leave()
+            if stream is None:
+                await incoming.close()
+        return stream
 
-    async def _ask_at(
-        self, place: Place, route: Route, scope: Scope, incoming: Incoming, send: Send
+    async def _ask_at_a_place(
+        self, route: Route, scope: Scope, incoming: Incoming, send: Send
     ) -> _Stream | None:
         """Ask Django at a place, which is left as soon as it has answered."""
+        place = await (self._turnstile if route.is_ours else self._strangers).enter(incoming)
+        if place is None:
+            if not incoming.is_gone:
+                await send_back(scope, send)
+            return None
 
         def answered(has_streamed: bool) -> None:
             place.leave()
             route.learn(has_streamed)
 
-        application = self._handler if route.is_ours else self._application
-        return await self._ask(application, scope, incoming, send, answered)
+        # A view that has not answered when its client leaves may never do.
+        incoming.on_leaving = partial(route.learn, False)
+        application: Any = self._application
+        if route.is_ours and self._handler is not None and self._handler.may_answer(route.view):
+            application = self._handler
+        try:
+            # While it waited, others may have shown what Django answers.
+            if await self._take_back(scope, incoming.rest(), send, place.leave):
+                return None
+            return await self._ask(application, scope, incoming, send, answered)
+        finally:
+            place.leave()
 
     async def _ask(
         self,

@@ -12,7 +12,8 @@ from tests.services.deadline import HEALTHY
 class Visitor:
     """One request and all that is sent back, until the visitor leaves or the answer is over.
 
-    `hangs_at` is the kind of message that it does not take.
+    `hangs_at` is the kind of message that it does not take. One that `is_unfinished` sends but the
+    beginning of a body.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class Visitor:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         hangs_at: str | None = None,
+        is_unfinished: bool = False,
     ) -> None:
         path, _, query = path.partition("?")
         given = {"host": "testserver", "accept": "text/event-stream", **(headers or {})}
@@ -43,6 +45,7 @@ class Visitor:
         self.is_reached = asyncio.Event()
         """It hangs, or something of a body has come."""
         self._hangs_at = hangs_at
+        self._is_unfinished = is_unfinished
         self._has_asked = False
         self._has_more = asyncio.Event()
 
@@ -71,7 +74,7 @@ class Visitor:
     async def _receive(self) -> dict[str, Any]:
         if not self._has_asked:
             self._has_asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": b"", "more_body": self._is_unfinished}
         await self.is_gone.wait()
         return {"type": "http.disconnect"}
 

@@ -23,6 +23,11 @@ def answers_with_streams(view: View) -> View:
     return view
 
 
+def is_marked(view: object) -> bool:
+    """Say whether `answers_with_streams()` marked a view, which may be any callable."""
+    return getattr(view, _MARK, None) is True
+
+
 def asks_for_stream(scope: Scope) -> bool:
     """Say whether a client may want a stream, as `EventSource` says it and its replacements do."""
     return scope["method"] == "GET" and any(
@@ -31,26 +36,41 @@ def asks_for_stream(scope: Scope) -> bool:
     )
 
 
+_Known = dict[int, tuple[object, "bool | None"]]
+"""By the identity of the view, as it may be any callable, and need not be hashable."""
+
+_NOTHING: tuple[object, bool | None] = (None, None)
+
+MOST_VIEWS = 10_000
+"""Views that are known at once: a project can make new ones for each request."""
+
+
 class Route:
     """Where a request leads to."""
 
-    def __init__(self, view: Callable[..., Any] | None, known: dict[Any, bool]) -> None:
-        self._view = view
+    def __init__(self, view: Callable[..., Any] | None, known: _Known) -> None:
+        self.view = view
+        """None if only middleware can tell."""
         self._known = known
-        self.is_ours: bool | None = True if hasattr(view, _MARK) else known.get(view)
-        """Whether the view answers with our streams; None until it has been seen to answer."""
+        self.is_ours: bool | None = True if is_marked(view) else known.get(id(view), _NOTHING)[1]
+        """Whether the view answers with our streams; None until it has been seen to answer, or a
+        client left that it had not answered."""
 
     def learn(self, has_streamed: bool) -> None:
         """Remember what it answered. One that streams may still refuse somebody."""
-        if self._view is not None:
-            self._known[self._view] = has_streamed or self._known.get(self._view, False)
+        if self.view is None:
+            return
+        if len(self._known) >= MOST_VIEWS:
+            del self._known[next(iter(self._known))]
+        _, has_ever = self._known.pop(id(self.view), _NOTHING)
+        self._known[id(self.view)] = self.view, has_streamed or bool(has_ever)
 
 
 class Routes:
     """What is known of the project's views."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, bool] = {}
+        self._known: _Known = {}
 
     def find(self, scope: Scope) -> Route:
         """Return the route of a request; an unknown one if only middleware can tell."""

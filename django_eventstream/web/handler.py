@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import IO, Any
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core import signals
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
@@ -27,10 +27,12 @@ from django_eventstream.web.streams import EventStreamResponse
 class OneThreadHandler(ASGIHandler):
     """All middleware and the view of a request run in one of `threads` threads.
 
-    What is async among them runs in the event loop of the server, and its thread waits for it.
+    It is for what is sync, or may be. Async code can leave something to be done in a thread when
+    the request has ended, and this thread waits for it only until then.
     """
 
     def __init__(self, threads: int) -> None:
+        self._has_async = False
         super().__init__()
         self._threads = threads
         self._begin()
@@ -48,6 +50,16 @@ class OneThreadHandler(ASGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         """Load it as under WSGI, whatever the handler is made for."""
         super().load_middleware(is_async=False)
+
+    def adapt_method_mode(self, is_async: bool, method: Any, *args: Any, **options: Any) -> Any:
+        """See Django's; it says what middleware is async and nothing else."""
+        adapted = super().adapt_method_mode(is_async, method, *args, **options)
+        self._has_async = self._has_async or adapted is not method
+        return adapted
+
+    def may_answer(self, view: object) -> bool:
+        """Say whether neither the middleware nor this view needs an event loop."""
+        return not (self._has_async or iscoroutinefunction(view))
 
     async def handle(self, scope: Scope, receive: Any, send: Any) -> None:
         """Answer one request; see `ASGIHandler.handle()`."""
@@ -73,10 +85,9 @@ class OneThreadHandler(ASGIHandler):
             sending.cancel()
             leaving.cancel()
             await asyncio.wait({sending, leaving})
-        if not sending.cancelled():
-            sending.result()
-        elif not leaving.cancelled() and not isinstance(leaving.exception(), RequestAborted):
-            leaving.result()
+        for task in (leaving, sending):
+            if not task.cancelled() and not isinstance(task.exception(), RequestAborted):
+                task.result()
 
     def _respond(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

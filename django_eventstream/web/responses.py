@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
@@ -38,6 +38,7 @@ CONDITIONS = (
 )
 
 View = Callable[..., HttpResponseBase]
+Response = TypeVar("Response", bound=HttpResponseBase)
 
 
 def never_cached(view: View) -> View:
@@ -77,12 +78,18 @@ def keep_out_of_caches(request: HttpRequest, response: HttpResponseBase) -> Http
     return response
 
 
-def finish_headers(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+def finish_headers(request: HttpRequest, response: Response) -> Response:
     """Keep caches, compression and buffering proxies away from a stream."""
     keep_as_it_is(request, response)
     response["X-Accel-Buffering"] = "no"
     add_cors_headers(request, response)
     return response
+
+
+def retry_response() -> HttpResponse:
+    """Return a stream that ends, and says when to come back; its headers are to be finished."""
+    body = sse.encode_retry(random.randint(*RETRY_MILLISECONDS))
+    return HttpResponse(body, content_type=sse.CONTENT_TYPE)
 
 
 def error_response(request: HttpRequest, error: EventStreamError) -> HttpResponseBase:
@@ -98,9 +105,8 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
         )
     if isinstance(error, StorageUnavailableError):
         logger.warning("A stream could not start: %s", error)
-        body = sse.encode_retry(random.randint(*RETRY_MILLISECONDS))
-    else:
-        if not isinstance(error, EventPermissionError | BadRequestError):
-            logger.error("A stream could not start", exc_info=error)
-        body = sse.encode_error(error.condition, str(error), error.channels)
+        return finish_headers(request, retry_response())
+    if not isinstance(error, EventPermissionError | BadRequestError):
+        logger.error("A stream could not start", exc_info=error)
+    body = sse.encode_error(error.condition, str(error), error.channels)
     return finish_headers(request, HttpResponse(body, content_type=sse.CONTENT_TYPE))

@@ -1,21 +1,54 @@
-"""How many requests for streams ask Django at once: after a restart everybody comes together."""
+"""How many requests for streams ask Django at once: after a restart everybody comes together.
+
+A place is for a request that is complete, and for a bounded time. Whatever the requests inside wait
+for, such as a database connection that is frozen, others come in besides them: soon the first time,
+and then more and more slowly, as each may have a thread and a database connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from django_eventstream.hub.holder import Message, Receive
+from django_eventstream.hub.holder import END_SECONDS, Message, Receive
 from django_eventstream.hub.servers import is_servers_own
 
-OVERDUE_SECONDS = 4.0
-"""After so long another request may come in besides one that is still being answered: what it waits
-for may never come, such as a database connection that is frozen."""
+logger = logging.getLogger(__name__)
 
-MOST_INSIDE = 2
-"""How many times as many requests as there are places may be inside for that; each may have a
-database connection."""
+BODY_SECONDS = 5.0
+"""How long the rest of a request may take. Requests for streams have no body: it has come with the
+head, unless somebody holds it back."""
+
+BODY_BYTES = 65_536
+"""Most bytes of such a body, which is kept in memory."""
+
+WAIT_SECONDS = 20.0
+"""How long a request waits for a place, before its client is told when to come back."""
+
+OVERDUE_SECONDS = 4.0
+"""After so long another request may come in besides one that is still being answered."""
+
+STUCK_SECONDS = 60.0
+"""After so long once more, where as many are overdue as there are places; and then twice as long
+each time: after a day there are twelve times as many requests inside as there are places."""
+
+
+MOST_INSIDE = 24
+"""How many times as many threads as there are places are ever needed: the last ones in years."""
+
+
+class RequestRefusedError(Exception):
+    """A request is not one for a stream, or does not become one in time; has a status of HTTP."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Incoming:
@@ -27,23 +60,48 @@ class Incoming:
         self._next: asyncio.Future[Message] | None = None
         self.is_gone = False
         """Whether the client was heard to leave."""
+        self.on_leaving: Callable[[], None] = _nothing
+        """Called when Django hears of it."""
 
     async def receive(self) -> Message:
         """Do what the server's own `receive()` does."""
         message = self._kept.popleft() if self._kept else await self._coming()
-        # Servers say it only once.
-        self.is_gone = self.is_gone or message["type"] == "http.disconnect"
+        if message["type"] == "http.disconnect":
+            # Servers say it only once.
+            self.is_gone = True
+            self.on_leaving()
         return message
+
+    async def complete(self) -> None:
+        """Wait for the rest of the request, and keep it. Raises `RequestRefusedError`."""
+        deadline, size = time.monotonic() + BODY_SECONDS, 0
+        while not self.is_gone:
+            timeout = deadline - time.monotonic()
+            if not (await asyncio.wait({self.listen()}, timeout=timeout))[0]:
+                raise RequestRefusedError(408)
+            self.keep()
+            message = self._kept[-1]
+            size += len(message.get("body", b""))
+            if size > BODY_BYTES:
+                raise RequestRefusedError(413)
+            if not message.get("more_body"):
+                return
 
     def rest(self) -> Receive:
         """Return what a `Listener` steps by hand for the rest: where it can, the server's own."""
         is_bare = not self._kept and self._next is None and is_servers_own(self._receive)
         return self._receive if is_bare else self._listened
 
+    async def close(self) -> None:
+        """Listen no more: nothing of a request outlives it."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait({self._next}, timeout=END_SECONDS)
+
     async def _listened(self) -> Message:
         """Receive in a task."""
-        if not self._kept and (coming := self.listen()) is not None:
-            await coming
+        if not self._kept:
+            await self.listen()
             self.keep()
         return self._kept.popleft()
 
@@ -51,10 +109,8 @@ class Incoming:
         coming, self._next = self._next, None
         return await (self._receive() if coming is None else coming)
 
-    def listen(self) -> asyncio.Future[Message] | None:
-        """Return a future that is done when there is more to `keep()`; None for a long body."""
-        if self._kept and self._kept[-1].get("more_body"):
-            return None
+    def listen(self) -> asyncio.Future[Message]:
+        """Return a future that is done when there is more to `keep()`."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
         return self._next
@@ -68,6 +124,10 @@ class Incoming:
             self.is_gone = message["type"] == "http.disconnect"
 
 
+def _nothing() -> None:
+    pass
+
+
 class Turnstile:
     """Lets `places` in at once, in the order in which they came. Waiting costs no thread.
 
@@ -79,7 +139,7 @@ class Turnstile:
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
     async def enter(self, incoming: Incoming) -> Place | None:
-        """Wait for a place; None if the client leaves before it has one."""
+        """Wait for a place; None if there is none in time, or the client leaves before."""
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
@@ -92,27 +152,39 @@ class Place:
 
     def __init__(self, queue: _Queue) -> None:
         self._queue: _Queue | None = queue
-        self._is_shared = False
-        self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._share)
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._is_given_away = False
+        self._wait(OVERDUE_SECONDS)
 
     def leave(self) -> None:
         """Let the next one in, unless that has been done; once is enough."""
         queue, self._queue = self._queue, None
         self._overdue.cancel()
         if queue is not None:
-            queue.leave(self._is_shared)
+            queue.leave(self._is_given_away)
 
-    def _share(self) -> None:
-        if self._queue is not None:
-            self._is_shared = self._queue.share()
-            if not self._is_shared:
-                self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._share)
+    def _wait(self, seconds: float) -> None:
+        # Not in the context of a request, which would live as long.
+        self._overdue = self._loop.call_later(seconds, self._give_away, context=Context())
+
+    def _give_away(self) -> None:
+        if self._queue is None:
+            return
+        rest = self._since + self._queue.patience() - self._loop.time()
+        if rest > 0:
+            self._wait(rest)
+        else:
+            self._is_given_away = True
+            self._queue.give_away()
 
 
 class _Queue:
     def __init__(self, places: int) -> None:
+        self._places = places
         self._free = places
-        self._may_share = (MOST_INSIDE - 1) * places
+        self._overdue = 0
+        """How many are inside whose place was given to others."""
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     async def enter(self, incoming: Incoming) -> bool:
@@ -121,30 +193,28 @@ class _Queue:
             return True
         turn = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
+        has_place = False
         try:
-            while not turn.done() and not incoming.is_gone:
-                coming = incoming.listen()
-                both = {turn} if coming is None else {turn, coming}
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                incoming.keep()
-        except BaseException:
-            self._give_up(turn)
-            raise
-        if incoming.is_gone:
-            self._give_up(turn)
-        return not incoming.is_gone
+            has_place = await _comes(turn, incoming)
+        finally:
+            if not has_place:
+                self._give_up(turn)
+        return has_place
 
-    def share(self) -> bool:
-        """Let the next one in besides one that is inside; False where too many are."""
-        if not self._may_share:
-            return False
-        self._may_share -= 1
+    def patience(self) -> float:
+        """Return how long a request is inside before its place is given away."""
+        rounds = self._overdue // self._places
+        return STUCK_SECONDS * 2.0 ** (rounds - 1) if rounds else OVERDUE_SECONDS
+
+    def give_away(self) -> None:
+        if self._overdue % self._places == 0:
+            logger.warning("%d requests for streams hang in Django", self._overdue + 1)
+        self._overdue += 1
         self.leave()
-        return True
 
-    def leave(self, is_shared: bool = False) -> None:
-        if is_shared:
-            self._may_share += 1
+    def leave(self, is_given_away: bool = False) -> None:
+        if is_given_away:
+            self._overdue -= 1
         elif self._waiting:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
@@ -156,3 +226,15 @@ class _Queue:
         if turn.done():
             self.leave()
         self._waiting.pop(turn, None)
+
+
+async def _comes(turn: asyncio.Future[None], incoming: Incoming) -> bool:
+    """Wait for a turn; False if it does not come in time, or the client leaves."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (turn.done() or incoming.is_gone):
+        timeout = deadline - time.monotonic()
+        both: set[asyncio.Future[Any]] = {turn, incoming.listen()}
+        if not (await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED))[0]:
+            break
+        incoming.keep()
+    return turn.done() and not incoming.is_gone

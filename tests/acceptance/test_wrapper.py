@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
+
 import pytest
 from django.conf import settings
 
@@ -9,6 +12,8 @@ from tests.services.deadline import wait_until
 from tests.sse_client import StreamClient, assert_sequence, numbered
 
 SERVERS = ("uvicorn+wrapper", "daphne+wrapper", "hypercorn+wrapper", "granian+wrapper")
+
+UNFINISHED = 20
 
 
 def settings_with(name: str) -> dict[str, list[str]]:
@@ -44,6 +49,29 @@ def test_refusals_and_other_views_are_what_django_answers(app_server, sqlite_onl
     with StreamClient(f"{server.url}/events/", reconnect=False) as client:
         client.wait_for(lambda c: c.of_type("stream-error"))
         assert client.arrivals[0].json()["text"] == "No channels specified"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_unfinished_requests_hold_up_no_stream(app_server, sqlite_only, unique_channel, kind):
+    """A `Content-Length` and no body, as often as there are places, and no stream was opened."""
+    server = app_server(sqlite_only, kind, settings={"EVENTSTREAM_REQUEST_LIMIT": 2})
+    path = f"/events/?channel={unique_channel}"
+    lines = [f"GET {path} HTTP/1.1", "Host: x", "Accept: text/event-stream", "Content-Length: 5"]
+    head = "\r\n".join([*lines, "", ""])
+    with ExitStack() as stack:
+        unfinished = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            for _ in range(UNFINISHED)
+        ]
+        for connection in unfinished:
+            connection.sendall(head.encode())
+        with StreamClient(server.url + path) as client:
+            client.wait_open()
+            server.send(*numbered(unique_channel, [1]))
+            client.wait_for(lambda c: c.has(unique_channel, 1))
+        if server.kind != "daphne":  # it asks nobody before a request is complete
+            answers = [connection.recv(4096) for connection in unfinished]
+            assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers), answers
 
 
 def test_streams_of_a_mount_under_fastapi_end_in_silence(app_server, sqlite_only, unique_channel):

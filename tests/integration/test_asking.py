@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.routing import ProtocolTypeRouter
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
@@ -18,6 +19,7 @@ from django.views import View
 
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.views import events
+from django_eventstream.web import turnstile
 from tests.services.deadline import HEALTHY
 from tests.visitor import Visitor
 
@@ -39,6 +41,19 @@ def in_a_thread(get_response):
     def middleware(request):
         seen.setdefault("threads", []).append(threading.current_thread())
         return get_response(request)
+
+    return middleware
+
+
+@async_only_middleware
+def writing_later(get_response):
+    """Lets something be written in a thread, and does not wait for it."""
+
+    async def middleware(request):
+        response = await get_response(request)
+        writing = sync_to_async(lambda: threading.current_thread())
+        seen.setdefault("written", []).append(asyncio.ensure_future(writing()))
+        return response
 
     return middleware
 
@@ -83,12 +98,40 @@ async def page(request):
     return HttpResponse("a page")
 
 
+async def of_async(request):
+    async def answer(request):
+        return await sync_to_async(events)(request)
+
+    return await writing_later(answer)(request)
+
+
+def slow_page(request):
+    Gate.opened.wait(10)
+    return HttpResponse("a page")
+
+
+class Unhashable:
+    """A view of a kind that some projects have."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return self is other
+
+    def __call__(self, request):
+        seen.setdefault("by hand", []).append(threading.current_thread().name)
+        return events(request)
+
+
 urlpatterns = [
     path("events/", events),
     path("included/", include("django_eventstream.urls")),
     path("by-hand/", ByHand.as_view()),
     path("others/", others),
     path("page/", page),
+    path("slow/", slow_page),
+    path("async/", of_async),
+    path("unhashable/", Unhashable()),
 ]
 
 
@@ -130,6 +173,26 @@ def test_middleware_of_both_kinds_takes_part_where_it_belongs(settings):
         assert len(set(seen["threads"])) == 1
         assert seen["threads"][0] is not threading.main_thread()
         await dismiss(visit)
+
+    run(main())
+
+
+@pytest.mark.parametrize("lane", [ASGIHandler, lambda: EventStreamApplication(ASGIHandler())])
+@pytest.mark.parametrize("where", ["/events/?channel=a", "/async/?channel=a"])
+def test_what_async_code_does_in_a_thread_later_is_done(settings, lane, where):
+    """In the wrapper the executor was gone: "CurrentThreadExecutor already quit or is broken"."""
+    settings.MIDDLEWARE = [] if "async" in where else [f"{MODULE}.writing_later"]
+
+    async def main():
+        application = lane()
+        for _ in range(2):  # the second time the view is known
+            visitor = Visitor(where)
+            visit = visitor.begin(application)
+            await visitor.wait_for(b"stream-open")
+            (written,) = seen.pop("written")
+            assert await asyncio.wait_for(written, 5) is not threading.main_thread()
+            visitor.is_gone.set()
+            await asyncio.wait_for(visit, 5)
 
     run(main())
 
@@ -280,6 +343,163 @@ def test_a_view_that_calls_ours_is_known_by_its_first_stream():
     # An error is no stream; after one has been seen the others are asked in the threads for them.
     ours = [name.startswith("eventstream-request") for name in seen["by hand"]]
     assert ours == [False, False, True, True]
+
+
+def test_a_view_that_cannot_be_hashed_is_known_by_its_first_stream():
+    """It failed in the wrapper with a `TypeError`."""
+
+    async def main():
+        application, visits = EventStreamApplication(ASGIHandler()), []
+        for _ in range(2):
+            visitor = Visitor("/unhashable/?channel=a")
+            visits.append(visitor.begin(application))
+            await visitor.wait_for(b"stream-open")
+        await dismiss(*visits)
+
+    run(main())
+    ours = [name.startswith("eventstream-request") for name in seen["by hand"]]
+    assert ours == [False, True]
+
+
+def test_unfinished_requests_take_no_place_and_are_refused(settings, monkeypatch):
+    """As many as there are places, and no stream was opened any more."""
+    settings.EVENTSTREAM_REQUEST_LIMIT = 2
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        unfinished = [Visitor(is_unfinished=True) for _ in range(4)]
+        visits = [visitor.begin(application) for visitor in unfinished]
+        await asyncio.sleep(0)
+        mine = Visitor()
+        visits.append(mine.begin(application))
+        await mine.wait_for(b"stream-open")
+        await asyncio.wait_for(asyncio.gather(*visits[:4]), 5)
+        assert {visitor.status for visitor in unfinished} == {408}
+        assert unfinished[0].headers["connection"] == "close"
+        await dismiss(*visits)
+
+    monkeypatch.setattr(turnstile, "BODY_SECONDS", 0.2)
+    run(main())
+
+
+def test_what_may_be_no_request_for_a_stream_passes_however_long_its_body_takes(monkeypatch):
+    monkeypatch.setattr(turnstile, "BODY_SECONDS", 0.01)
+
+    async def main():
+        visitor = Visitor("/page/", is_unfinished=True)
+        visit = visitor.begin(EventStreamApplication(ASGIHandler()))
+        await asyncio.sleep(0.1)  # several times as long as it may take
+        assert not visit.done()
+        visitor.is_gone.set()
+        await asyncio.wait_for(visit, 5)
+        assert visitor.start == {}
+
+    run(main())
+
+
+def test_slow_pages_hold_up_no_stream(settings):
+    """As many as there are places, asked for as if they were streams, held up all streams."""
+    settings.EVENTSTREAM_REQUEST_LIMIT = 2
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        visits = [Visitor("/slow/").begin(application) for _ in range(4)]
+        await asyncio.sleep(0)
+        mine = Visitor()
+        visits.append(mine.begin(application))
+        await mine.wait_for(b"stream-open")
+        Gate.opened.set()
+        await asyncio.wait_for(asyncio.gather(*visits[:4]), 5)
+        await dismiss(visits[4])
+
+    run(main())
+
+
+def test_a_view_that_has_not_answered_when_a_client_leaves_takes_no_place_any_more(settings):
+    settings.EVENTSTREAM_REQUEST_LIMIT = 1
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        impatient, patient = Visitor("/slow/"), [Visitor("/slow/") for _ in range(3)]
+        visits = [impatient.begin(application)]
+        await asyncio.sleep(0)
+        impatient.is_gone.set()
+        route = application._routes.find(impatient.scope)
+        await until(lambda: application._routes.find(impatient.scope).is_ours is False)
+        assert route.is_ours is None
+        visits += [visitor.begin(application) for visitor in patient]
+        Gate.opened.set()
+        await asyncio.wait_for(asyncio.gather(*visits), 5)
+        assert [visitor.body for visitor in patient] == [b"a page"] * 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("origin", [None, "https://pages.example"])
+def test_a_client_for_which_there_is_no_place_in_time_hears_when_to_come_back(
+    settings, monkeypatch, origin
+):
+    """Where twice as many as there are places hung, newcomers got not a byte."""
+    monkeypatch.setattr(turnstile, "WAIT_SECONDS", 0.01)
+    settings.EVENTSTREAM_REQUEST_LIMIT = 1
+    settings.EVENTSTREAM_ALLOW_ORIGIN = origin
+    settings.MIDDLEWARE = [f"{MODULE}.gated"]
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        visits = [Visitor().begin(application)]
+        await until(lambda: Gate.inside == 1)
+        newcomer = Visitor(headers={"origin": origin} if origin else {})
+        await asyncio.wait_for(newcomer.visit(application), 5)
+        assert newcomer.status == 200
+        assert newcomer.headers["content-type"] == "text/event-stream"
+        assert newcomer.headers.get("access-control-allow-origin") == origin
+        assert newcomer.body.startswith(b"retry: ")
+        assert newcomer.is_over
+        Gate.opened.set()
+        await dismiss(*visits)
+
+    run(main())
+
+
+def streaming_on(get_response):
+    """Streams what ends only by itself, and does not let itself be cancelled."""
+
+    async def stubborn():
+        yield b"data: 1\n\n"
+        with suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+
+    def middleware(request):
+        get_response(request).close()
+        return StreamingHttpResponse(stubborn(), content_type="text/event-stream")
+
+    return middleware
+
+
+@pytest.mark.parametrize("where", ["/events/", "/events/?channel=a"])
+def test_a_receive_that_fails_fails_the_request(settings, where):
+    """The wrapper's handler swallowed it where the response went on to its end."""
+    settings.MIDDLEWARE = [f"{MODULE}.streaming_on"] * (where == "/events/")
+
+    async def main():
+        application = EventStreamApplication(ASGIHandler())
+        visitor, has_begun = Visitor(where), asyncio.Event()
+
+        async def receive():
+            if not has_begun.is_set():
+                has_begun.set()
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await visitor.is_gone.wait()
+            raise RuntimeError("a fault")
+
+        visit = asyncio.ensure_future(application(visitor.scope, receive, visitor._send))
+        await visitor.wait_for(b"\n\n")
+        visitor.is_gone.set()
+        with pytest.raises(RuntimeError, match="a fault"):
+            await asyncio.wait_for(visit, 5)
+
+    run(main())
 
 
 @pytest.mark.parametrize("where", ["/nowhere/", "/page/", "/events/"])

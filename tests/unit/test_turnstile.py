@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from django_eventstream.web import turnstile as turnstile_module
-from django_eventstream.web.turnstile import Incoming, Place, Turnstile
+from django_eventstream.web.turnstile import Incoming, Place, RequestRefusedError, Turnstile
 from tests.services.deadline import HEALTHY
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
@@ -151,18 +151,98 @@ def test_what_came_while_a_client_waited_is_there_for_django():
     asyncio.run(main())
 
 
-def test_a_long_body_stays_with_the_server_while_its_client_waits():
+def test_a_request_is_complete_once_its_body_has_come():
     async def main():
         part = {"type": "http.request", "body": b"x", "more_body": True}
-        turnstile, client = Turnstile(1), Client(*[part] * 9)
-        place = await turnstile.enter(Client().incoming)
-        waiting = enter(turnstile, client)
+        client = Client(part, part)
+        completing = asyncio.ensure_future(client.incoming.complete())
         await settle()
-        assert client.says.qsize() == 8
-        place.leave()
-        assert await waiting is not None
+        assert not completing.done()
+        client.says.put_nowait(REQUEST)
+        await asyncio.wait_for(completing, 5)
+        assert [await client.incoming.receive() for _ in range(3)] == [part, part, REQUEST]
 
     asyncio.run(main())
+
+
+def test_a_request_that_does_not_come_to_its_end_is_refused(monkeypatch):
+    monkeypatch.setattr(turnstile_module, "BODY_SECONDS", 0.01)
+
+    async def main():
+        client = Client({"type": "http.request", "body": b"x", "more_body": True})
+        with pytest.raises(RequestRefusedError) as refused:
+            await client.incoming.complete()
+        assert refused.value.status == 408
+        await client.incoming.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_no_more_of_a_body_is_kept_than_a_request_for_a_stream_may_have():
+    async def main():
+        part = {"type": "http.request", "body": b"x" * 20_000, "more_body": True}
+        client = Client(*[part] * 9)
+        with pytest.raises(RequestRefusedError) as refused:
+            await client.incoming.complete()
+        assert refused.value.status == 413
+        assert client.says.qsize() == 5
+        # Django gets all of it where it may be for somebody else.
+        assert [await client.incoming.receive() for _ in range(9)] == [part] * 9
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_heard():
+    async def main():
+        client = Client({"type": "http.request", "body": b"x", "more_body": True}, GONE)
+        await asyncio.wait_for(client.incoming.complete(), 5)
+        assert client.incoming.is_gone
+
+    asyncio.run(main())
+
+
+def test_a_request_waits_for_a_bounded_time(monkeypatch):
+    monkeypatch.setattr(turnstile_module, "WAIT_SECONDS", 0.01)
+
+    async def main():
+        turnstile, client = Turnstile(1), Client()
+        place = await turnstile.enter(Client().incoming)
+        assert await asyncio.wait_for(turnstile.enter(client.incoming), 5) is None
+        assert not client.incoming.is_gone
+        await client.incoming.close()
+        # It keeps no place in the queue.
+        place.leave()
+        assert await turnstile.enter(Client().incoming) is not None
+
+    asyncio.run(main())
+
+
+def test_requests_that_hang_for_good_let_others_in_more_and_more_slowly(monkeypatch, caplog):
+    """Twice as many as there are places, and newcomers got not a byte any more."""
+    monkeypatch.setattr(turnstile_module, "OVERDUE_SECONDS", 0.01)
+    monkeypatch.setattr(turnstile_module, "STUCK_SECONDS", 0.02)
+
+    async def main():
+        turnstile, inside = Turnstile(2), []
+        began = asyncio.get_running_loop().time()
+        for _ in range(10):
+            place = await asyncio.wait_for(turnstile.enter(Client().incoming), 30)
+            inside.append((asyncio.get_running_loop().time() - began, place))
+        waits = [later - since for (since, _), (later, _) in zip(inside, inside[2:], strict=False)]
+        for number, least in enumerate([0.01, 0.02, 0.04, 0.08]):
+            assert min(waits[2 * number : 2 * number + 2]) >= least * 0.9
+        for _, place in inside:
+            place.leave()
+        # All places are there again, and no more of them than there were.
+        again = [enter(turnstile, Client()) for _ in range(3)]
+        await settle()
+        assert [task.done() for task in again] == [True, True, False]
+        again[2].cancel()
+
+    asyncio.run(main())
+    hanging = [record.args[0] for record in caplog.records]
+    assert hanging == [1, 3, 5, 7]
 
 
 def test_each_event_loop_has_places_of_its_own():
