@@ -50,12 +50,13 @@ class EventCounter(models.Model):
 
 
 class Lease(models.Model):
-    """Which process watches for all the others, how long still, and how far it has come."""
+    """Which process does something for all the others, how long still, and how far it has come."""
 
     name = models.CharField(primary_key=True, max_length=64)
     holder = models.CharField(max_length=128)
     until = models.DateTimeField()
     looked_until = models.DateTimeField(null=True)
+    # Of the watch; of the sweep it is the key of the event that it looked at last.
     control_id = models.BigIntegerField(null=True)
 
     def __str__(self) -> str:

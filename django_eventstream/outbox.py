@@ -17,7 +17,7 @@ from functools import partial
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_eventstream import retention, transactions
+from django_eventstream import housekeeping, transactions
 from django_eventstream.backends import get_publishers, get_storage
 from django_eventstream.deadlines import NoThreadError
 from django_eventstream.events import Event
@@ -84,7 +84,7 @@ def relay(channels: Iterable[str]) -> int:
             count += len(events)
             publish(events)
             # Where callers commit by hand, nobody else ever sends after a commit.
-            retention.after_send(events)
+            housekeeping.housekeeper.after_send(events)
     return count
 
 
@@ -102,6 +102,7 @@ def look(storage: Storage, channels: Sequence[str]) -> LogPosition:
     Within `atomic()` it only asks.
     """
     position = storage.get_position(channels)
+    housekeeping.housekeeper.stir()
     # Rolled back with the caller's transaction, ids would be announced first and given again then;
     # and until it ends nobody else could send there.
     is_for_others = storage.is_in_transaction() and not _commits_by_hand(storage)
@@ -220,7 +221,7 @@ def _announce(events: Sequence[Event], wait: bool) -> None:
         publish(events, wait=wait)
     finally:
         # A proxy that refuses everything is no reason for the log to grow.
-        retention.after_send(events)
+        housekeeping.housekeeper.after_send(events)
         _look_after_others()
 
 

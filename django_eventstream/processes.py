@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from itertools import count
@@ -104,6 +105,12 @@ def flush(seconds: float = FLUSH_SECONDS) -> None:
         except Exception:
             # The others have something to send as well.
             logger.exception("What still waits to be sent may be lost")
+
+
+def is_under_test() -> bool:
+    """Say whether Django's `setup_test_environment()` was called; nothing is imported for it."""
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
+    return hasattr(state, "saved_data")
 
 
 def _begin_anew() -> None:

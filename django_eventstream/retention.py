@@ -1,82 +1,34 @@
-"""Keeping the log within its limits, without anybody scheduling it.
+"""Keeping the log within its limits, a bounded batch at a time.
 
-A send pays for at most one small batch per process and minute. Only when more is waiting, the next
-may follow after half as many events as it can remove. A batch begins with the oldest events of
-all channels, so that those that nobody sends to any more, and those of a hundred thousand users,
-go as well; what room is left is for a channel that was sent to.
+A sweep begins with the oldest events of all channels, so that those that nobody sends to any more,
+and those of a hundred thousand users, go as well; what room is left is for a channel that was
+sent to. When it is time for one, and who does it, is for `housekeeping` to say.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django_eventstream.backends import get_retention, get_storage
+from django_eventstream.backends import get_retention
 from django_eventstream.channelmanager import Retention
 from django_eventstream.conf import settings
-from django_eventstream.events import CONTROL_CHANNEL, Event
-from django_eventstream.processes import after_fork
+from django_eventstream.events import CONTROL_CHANNEL
 from django_eventstream.storage.base import Storage
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 1_000
 """Most events that one statement removes: some milliseconds, or half a second on a MariaDB whose
-tables do not fit into its memory. Senders do not wait for it, but on SQLite."""
+tables do not fit into its memory."""
 
-PAUSE_SECONDS = 60
-"""Shortest time between two batches of a process that keeps up."""
-
-CHANNELS_REMEMBERED = 1_000
-"""Channels that wait for their turn; those beyond are met when they are sent to again."""
+MOST_BATCHES = 20
+"""Of one sweep, which goes on while it finds much to remove."""
 
 Kept = tuple[datetime | None, int | None]
 """What is kept of a channel: events since then, and so many."""
-
-
-class Housekeeper:
-    """Decides after each send whether a batch is due, and of which channel."""
-
-    def __init__(self) -> None:
-        self._begin()
-        after_fork(self._begin)
-
-    def _begin(self) -> None:
-        # A signal handler may send as well, in the middle of whatever its thread does.
-        self._lock = threading.RLock()
-        self._sent: Counter[str] = Counter()
-        self._due = time.monotonic() + PAUSE_SECONDS
-        self._events_until_due: int | None = None
-        self.position = 0
-        """Where the next look at all channels begins."""
-
-    def note(self, events: Sequence[Event], now: float) -> str | None:
-        """Count the events; return the channel to trim, if it is time."""
-        with self._lock:
-            for event in events:
-                if event.channel in self._sent or len(self._sent) < CHANNELS_REMEMBERED:
-                    self._sent[event.channel] += 1
-            if self._events_until_due is not None:
-                self._events_until_due -= len(events)
-            is_behind = self._events_until_due is not None and self._events_until_due <= 0
-            if not is_behind and now < self._due:
-                return None
-            self._due = now + PAUSE_SECONDS
-            self._events_until_due = None
-            [(channel, _)] = self._sent.most_common(1)
-            del self._sent[channel]
-            return channel
-
-    def more_is_waiting(self, channel: str | None = None) -> None:
-        """Let the next batch come soon, and be of this channel if one is named."""
-        with self._lock:
-            if channel is not None:
-                self._sent[channel] += BATCH_SIZE
-            self._events_until_due = BATCH_SIZE // 2
 
 
 class _Limits:
@@ -118,37 +70,38 @@ class _Limits:
         return since, retention.count
 
 
-_housekeeper = Housekeeper()
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How far a sweep has come."""
+
+    position: int = 0
+    """Where the next one begins."""
+
+    has_more: bool = False
+    """Whether events behind it may have expired as well."""
+
+    channel_has_more: bool = False
+    """Whether more of the channel that had what room was left may have expired."""
 
 
-def after_send(events: Sequence[Event]) -> None:
-    """Remove one batch if it is time. A failure is logged: the events sent are safe."""
-    channel = _housekeeper.note(events, time.monotonic())
-    storage = get_storage()
-    if channel is None or storage is None:
-        return
-    try:
-        limits = _Limits(storage)
-        room = BATCH_SIZE - _sweep_batch(storage, limits)
-        if room and _trim_batch(storage, channel, limits, room) == room:
-            _housekeeper.more_is_waiting(channel)
-    except Exception:
-        # The project's own channel manager is asked, too, and this may be its commit.
-        logger.warning("Old events of %r could not be removed now", channel, exc_info=True)
+def sweep(storage: Storage, position: int, channel: str | None = None) -> Swept:
+    """Remove what has expired of the oldest events after `position`, of all channels.
 
-
-def sweep_batch(storage: Storage) -> int:
-    """Remove what has expired of the next thousand events of all channels; return how many."""
-    return _sweep_batch(storage, _Limits(storage))
-
-
-def _sweep_batch(storage: Storage, limits: _Limits) -> int:
-    found = storage.sweep(_housekeeper.position, BATCH_SIZE, limits)
-    goes_on = found.position is not None and limits.may_expire(found.created)
-    _housekeeper.position = found.position or 0 if goes_on else 0
-    if goes_on:
-        _housekeeper.more_is_waiting()
-    return found.removed
+    What room is left of the last batch is for `channel`.
+    """
+    limits = _Limits(storage)
+    removed, goes_on = 0, True
+    for _ in range(MOST_BATCHES):
+        found = storage.sweep(position, BATCH_SIZE, limits)
+        removed = found.removed
+        goes_on = found.position is not None and limits.may_expire(found.created)
+        position = found.position or 0 if goes_on else 0
+        if not goes_on or removed < BATCH_SIZE // 2:
+            break
+    room = BATCH_SIZE - removed
+    if not room or channel is None:
+        return Swept(position, goes_on)
+    return Swept(position, goes_on, _trim_batch(storage, channel, limits, room) == room)
 
 
 def trim_batch(storage: Storage, channel: str, limit: int = BATCH_SIZE) -> int:

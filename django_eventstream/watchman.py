@@ -8,7 +8,6 @@ have asked: so while there are connections, a process of the site watches.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from typing import Any
@@ -173,19 +172,13 @@ class Watchman:
 def _watchable_storage() -> Storage | None:
     # A connection of ours would keep the test runner from removing its database, and a test's own
     # transaction is none of ours.
-    if not has_grip_proxies() or _is_under_test():
+    if not has_grip_proxies() or processes.is_under_test():
         return None
     try:
         storage = get_storage()
     except ImproperlyConfigured:  # which is for whoever needs it to say
         return None
     return storage if storage is not None and storage.supports_watch else None
-
-
-def _is_under_test() -> bool:
-    """Say whether Django's `setup_test_environment()` was called; nothing is imported for it."""
-    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
-    return hasattr(state, "saved_data")
 
 
 watchman = Watchman()

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from django.db import connections
 
+from django_eventstream import housekeeping
 from django_eventstream.deadlines import NoThreadError, Threads, Worker
 from django_eventstream.events import Event
 from django_eventstream.exceptions import EventStreamError, StorageUnavailableError
@@ -92,7 +93,9 @@ class LogReader:
             raise StorageUnavailableError(str(error), may_be_stored=True) from error
 
     def _ask_position(self, channels: list[str]) -> LogPosition:
-        return replace(self._storage.get_position(channels), log=self._identify())
+        position = replace(self._storage.get_position(channels), log=self._identify())
+        housekeeping.housekeeper.stir()
+        return position
 
     def _identify(self) -> str | None:
         # It takes another connection, and other rights: streams do not wait for that.

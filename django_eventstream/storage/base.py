@@ -29,23 +29,30 @@ class LogPosition:
     """See `Storage.log_id()`; None while nobody knows."""
 
 
+WATCH = "watch"
+"""The lease of the process that watches what moves."""
+
+SWEEP = "sweep"
+"""The lease of the process that removes old events."""
+
+
 @dataclass(frozen=True, slots=True)
 class WatchPosition:
-    """How far the watch has come that one process keeps for all."""
+    """How far the watch, or the sweep, has come that one process keeps for all."""
 
     looked_until: datetime | None = None
     """What moved up to then, by the log's clock, was dealt with; None if nobody ever looked."""
 
     control_id: int | None = None
-    """The last message of the control channel that was dealt with."""
+    """The last message of the control channel that was dealt with; where the next sweep begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a process learns that asks to keep the watch."""
+    """What a process learns that asks for one of the leases."""
 
     is_held: bool
-    """Whether it is to keep the watch itself, from `position` on."""
+    """Whether it has the lease now, and is to go on from `position`."""
 
     seconds: float
     """How long somebody else has the lease still, unless it is renewed."""
@@ -93,7 +100,7 @@ class Storage(ABC):
     """Whether `stage()` and `number()` work: events can join the caller's transaction."""
 
     supports_watch: bool = False
-    """Whether one process of many can watch what moves: the three methods for it work."""
+    """Whether the log keeps leases and knows what moves: the three methods for that work."""
 
     @property
     def feed(self) -> str | None:
@@ -161,12 +168,14 @@ class Storage(ABC):
         """
         raise NotImplementedError
 
-    def take_lease(self, holder: str, seconds: float) -> Lease:
-        """Take the watch for so many seconds, if no other process has it."""
+    def take_lease(self, holder: str, seconds: float, name: str = WATCH) -> Lease:
+        """Take a lease for so many seconds, if no other process has it."""
         raise NotImplementedError
 
-    def renew_lease(self, holder: str, seconds: float, position: WatchPosition) -> bool:
-        """Keep the watch for so many seconds from now, and note how far it has come.
+    def renew_lease(
+        self, holder: str, seconds: float, position: WatchPosition, name: str = WATCH
+    ) -> bool:
+        """Keep a lease for so many seconds from now, and note how far its holder has come.
 
         With 0 seconds the next who asks takes it. Returns False if another has it already.
         """

@@ -15,7 +15,15 @@ from django_eventstream.conf import settings
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import trimming, watching
-from django_eventstream.storage.base import Change, Lease, Limits, LogPosition, Sweep, WatchPosition
+from django_eventstream.storage.base import (
+    WATCH,
+    Change,
+    Lease,
+    Limits,
+    LogPosition,
+    Sweep,
+    WatchPosition,
+)
 from django_eventstream.storage.clock import read_now
 from django_eventstream.storage.errors import translated_errors, translated_errors_of_writing
 from django_eventstream.storage.identity import identify
@@ -119,15 +127,17 @@ class DjangoModelStorage(LegacyMethods):
         with translated_errors(connection):
             return trimming.sweep(connection, position, limit, limits)
 
-    def take_lease(self, holder: str, seconds: float) -> Lease:
+    def take_lease(self, holder: str, seconds: float, name: str = WATCH) -> Lease:
         """See `Storage.take_lease()`. One statement while somebody else has it."""
         with translated_errors(self._connection):
-            return watching.take_lease(self._connection, holder, seconds)
+            return watching.take_lease(self._connection, name, holder, seconds)
 
-    def renew_lease(self, holder: str, seconds: float, position: WatchPosition) -> bool:
+    def renew_lease(
+        self, holder: str, seconds: float, position: WatchPosition, name: str = WATCH
+    ) -> bool:
         """See `Storage.renew_lease()`. One statement."""
         with translated_errors(self._connection):
-            return watching.renew_lease(self._connection, holder, seconds, position)
+            return watching.renew_lease(self._connection, name, holder, seconds, position)
 
     def changed_since(
         self, position: WatchPosition, look_back: float, silence: float, limit: int

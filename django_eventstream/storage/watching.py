@@ -1,4 +1,4 @@
-"""One lease for all processes of a site, and what moved since its holder looked last.
+"""Leases, of each one for all processes of a site, and what moved since somebody looked last.
 
 All times are the database's: a process whose clock is ahead neither keeps the lease longer than it
 says, nor takes it from another.
@@ -20,39 +20,40 @@ from django_eventstream.storage.base import Change, Lease, WatchPosition
 from django_eventstream.storage.clock import Now
 from django_eventstream.storage.numbering import own_transaction
 
-NAME = "watch"
-"""Of the one row."""
-
 OVERLAP = timedelta(seconds=10)
 """A transaction that wrote a time may commit so much later, behind one that wrote a later time."""
 
 
-def take_lease(connection: BaseDatabaseWrapper, holder: str, seconds: float) -> Lease:
+def take_lease(connection: BaseDatabaseWrapper, name: str, holder: str, seconds: float) -> Lease:
     """Take the lease if it is free. One statement, two if it is, four the first time."""
     _commit_each_statement(connection)
-    rows = _rows(connection)
+    rows = _rows(connection, name)
     fields = ("until", "looked_until", "control_id")
     found = rows.values_list(*fields, Now()).first()
     if found is None:
-        row = models.Lease(name=NAME, holder="", until=Now())
+        row = models.Lease(name=name, holder="", until=Now())
         with own_transaction(connection):
             rows.bulk_create([row], ignore_conflicts=True)
         found = rows.values_list(*fields, Now()).get()
     until, looked_until, control_id, now = found
     left = (until - now).total_seconds()
     # One that lasts longer than any was taken before the clock of the database was set back.
-    is_held = 0 < left <= 2 * seconds or not _write(connection, holder, seconds)
+    is_held = 0 < left <= 2 * seconds or not _write(connection, rows, holder, seconds)
     position = WatchPosition(looked_until, control_id)
     return Lease(not is_held, min(max(left, 0.0), seconds), position)
 
 
 def renew_lease(
-    connection: BaseDatabaseWrapper, holder: str, seconds: float, position: WatchPosition
+    connection: BaseDatabaseWrapper,
+    name: str,
+    holder: str,
+    seconds: float,
+    position: WatchPosition,
 ) -> bool:
     """Keep the lease, or with 0 seconds let go of it; say whether it was still the holder's."""
     with own_transaction(connection):
         return bool(
-            _rows(connection)
+            _rows(connection, name)
             .filter(holder=holder)
             .update(
                 until=Now(seconds),
@@ -95,17 +96,19 @@ def _behind(found: Sequence[Change], position: WatchPosition, *, is_full: bool) 
 def _commit_each_statement(connection: BaseDatabaseWrapper) -> None:
     """Overrule `AUTOCOMMIT = False`, where nobody would commit what the lease says.
 
-    Only whoever watches is here, in a thread or a process of its own.
+    Only whoever watches or sweeps is here, in a thread or a process of its own.
     """
     if not connection.in_atomic_block and not connection.get_autocommit():
         connection.set_autocommit(True)
 
 
-def _write(connection: BaseDatabaseWrapper, holder: str, seconds: float) -> bool:
+def _write(
+    connection: BaseDatabaseWrapper, rows: QuerySet[models.Lease], holder: str, seconds: float
+) -> bool:
     is_free = Q(until__lte=Now()) | Q(until__gt=Now(2 * seconds))
     with own_transaction(connection):
-        return bool(_rows(connection).filter(is_free).update(holder=holder, until=Now(seconds)))
+        return bool(rows.filter(is_free).update(holder=holder, until=Now(seconds)))
 
 
-def _rows(connection: BaseDatabaseWrapper) -> QuerySet[models.Lease]:
-    return models.Lease.objects.using(connection.alias).filter(name=NAME)
+def _rows(connection: BaseDatabaseWrapper, name: str) -> QuerySet[models.Lease]:
+    return models.Lease.objects.using(connection.alias).filter(name=name)

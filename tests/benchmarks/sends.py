@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils import timezone
 
-from django_eventstream import retention, send_event, send_events
+from django_eventstream import housekeeping, send_event, send_events
 from tests.benchmarks import predecessor
 from tests.benchmarks.figures import show
 from tests.benchmarks.stores import TITLES, assert_log, fill_with_a_million, new_channel, store
@@ -141,14 +141,15 @@ def in_bulk(title: str) -> None:
 
 @contextmanager
 def trimming_is_due() -> Iterator[None]:
-    """A process trims for the first time when it is a minute old; this one is."""
-    usual = retention._housekeeper
-    retention._housekeeper = retention.Housekeeper()
-    retention._housekeeper._due = 0
+    """A process sweeps for the first time when it is a minute old; this one is."""
+    usual = housekeeping.housekeeper
+    housekeeping.housekeeper = housekeeping.Housekeeper()
+    housekeeping.housekeeper._due = 0
     try:
         yield
     finally:
-        retention._housekeeper = usual
+        housekeeping.housekeeper.finish(time.monotonic() + 60)
+        housekeeping.housekeeper = usual
 
 
 def in_several_processes(database: Database) -> None:

@@ -41,9 +41,9 @@ for removed in retention.trim(get_storage(), sys.argv[1]):
 OF_ALL_CHANNELS = """
 from django_eventstream import retention
 from django_eventstream.backends import get_storage
-retention.sweep_batch(get_storage())
-while retention._housekeeper.position:
-    retention.sweep_batch(get_storage())
+swept = retention.sweep(get_storage(), 0)
+while swept.has_more:
+    swept = retention.sweep(get_storage(), swept.position)
 """
 
 

@@ -16,7 +16,7 @@ from tests.services.python import run_python
 
 FORKS = """if True:
     import faulthandler, gc, os, sys, threading, time, warnings
-    from django_eventstream import backends, processes, retention, send_event
+    from django_eventstream import backends, housekeeping, processes, send_event
     from django_eventstream.hub import current
     from django_eventstream.publishers.outlet import Outlet
     from django_eventstream.storage.memory import MemoryStorage
@@ -31,7 +31,7 @@ FORKS = """if True:
     def locks():
         # Each is looked up again: nobody may hold on to one of an object that began anew.
         yield current._lock
-        yield retention._housekeeper._lock
+        yield housekeeping.housekeeper._lock
         yield storage._lock
         for outlet in outlets:
             yield outlet._condition

@@ -8,12 +8,13 @@ from django.db import connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.test.utils import CaptureQueriesContext
 
-from django_eventstream import send_event
+from django_eventstream import send_event, send_events
 from django_eventstream.backends import get_storage
 from django_eventstream.events import Event
 from django_eventstream.models import Event as Row
 from django_eventstream.models import EventCounter
 from django_eventstream.storage.base import Sweep
+from tests.integration.test_guides import blocks
 from tests.services.databases import Database
 from tests.services.python import manage
 
@@ -183,6 +184,56 @@ def test_events_are_stored_when_32_bits_of_keys_are_used_up(old_tables):
     finally:
         Row.objects.all().delete()
         sequence_next_key(1)
+
+
+def test_a_large_table_on_postgresql_is_changed_in_the_steps_of_the_guide(postgres_only):
+    """The site sends on meanwhile, and `migrate` has nothing to write anew then."""
+    prepare, copy, index, constraint, swap = blocks("howto/upgrading.md", "sql")
+
+    def execute(sql: str) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.rowcount
+
+    def send(number: int) -> None:
+        with transaction.atomic():
+            assert send_event("a", "message", number, skip_user_ids=[7]).id is None
+
+    with postgres_only.as_default():
+        migrate(postgres_only, "0004")
+        send_events([("a", "message", number) for number in range(1, 6)])
+        execute(prepare)
+        send(6)
+        copied = [execute(copy.replace("10000", "3")) for _ in range(3)]
+        assert copied == [3, 2, 0]
+        send(7)
+        execute(index)
+        execute(constraint)
+        send(8)
+        execute(swap)
+        send(9)
+        file = f"SELECT pg_relation_filenode('{FIRST}')"
+        before = column(file)
+        migrate(postgres_only, LATEST)
+        assert column(file) == before
+        send(10)
+        assert [event.data for event in get_storage().read("a", 0, 99)] == [
+            str(number) for number in range(1, 11)
+        ]
+        assert Row.objects.order_by("id").values_list("eid", flat=True)[9] == 10
+        sequence_next_key(BEYOND_32_BITS)
+        send(11)
+        # The tables of other tests have their columns in the usual order.
+        Row.objects.all().delete()
+        sequence_next_key(1)
+        migrate(postgres_only, "zero")
+        migrate(postgres_only, LATEST)
+
+
+def column(sql: str) -> list[object]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return [row[0] for row in cursor.fetchall()]
 
 
 def test_sqlite_copies_no_table_for_what_it_has_already(sqlite_only):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import timedelta
 
 import pytest
@@ -11,13 +12,17 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_eventstream import retention, send_event, send_events
+from django_eventstream import housekeeping, retention, send_event, send_events
 from django_eventstream.backends import get_storage
 from django_eventstream.channelmanager import DefaultChannelManager, Retention
 from django_eventstream.events import CONTROL_CHANNEL, Event
+from django_eventstream.housekeeping import PAUSE_SECONDS, Housekeeper
 from django_eventstream.models import Event as Row
-from django_eventstream.outbox import relay_left_behind
-from django_eventstream.retention import BATCH_SIZE, PAUSE_SECONDS, Housekeeper
+from django_eventstream.models import Lease
+from django_eventstream.outbox import look, relay_left_behind
+from django_eventstream.retention import BATCH_SIZE
+from django_eventstream.storage.base import SWEEP
+from tests.services.python import run_python
 
 
 class Clock:
@@ -27,12 +32,37 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def pass_on(self, seconds: float) -> None:
+        """Move this clock on, and that of the database, as far as the lease goes."""
+        self.now += seconds
+        for lease in Lease.objects.filter(name=SWEEP):
+            lease.until -= timedelta(seconds=seconds)
+            lease.save()
+
+
+class Waiting(Housekeeper):
+    """One whose sweeps are over when a send returns, and that has no thread for the exit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_begun = True
+
+    def after_send(self, events) -> None:
+        super().after_send(events)
+        self.wait()
+
+    def wait(self) -> None:
+        if (thread := self._thread) is not None:
+            thread.join(60)
+            assert not thread.is_alive()
+
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(retention, "time", clock)
-    monkeypatch.setattr(retention, "_housekeeper", Housekeeper())
+    monkeypatch.setattr(housekeeping, "time", clock)
+    monkeypatch.setattr(housekeeping, "is_under_test", lambda: False)
+    monkeypatch.setattr(housekeeping, "housekeeper", Waiting())
     monkeypatch.setattr("django_eventstream.outbox._Look.due", float("inf"))
     return clock
 
@@ -82,32 +112,104 @@ def test_the_log_keeps_what_it_told_other_processes_for_an_hour(default_database
     assert list(retention.trim(get_storage(), CONTROL_CHANNEL)) == [3]
 
 
-def test_a_send_removes_nothing_before_the_pause_is_over_and_one_batch_after_it(
+def test_nothing_is_removed_before_the_pause_is_over_and_all_batches_after_it(
     default_database, clock
 ):
-    fill("a", BATCH_SIZE + 5, days=2)
+    fill("a", 2 * BATCH_SIZE + 5, days=2)
     send_event("a", "message", "x")
-    assert len(kept("a")) == BATCH_SIZE + 6
+    assert len(kept("a")) == 2 * BATCH_SIZE + 6
+    clock.pass_on(PAUSE_SECONDS)
+    send_event("a", "message", "x")
+    assert len(kept("a")) == 2
+    fill("b", 5, days=2)
+    send_event("a", "message", "x")
+    assert len(kept("b")) == 5
+
+
+def test_no_sender_waits_for_a_sweep(default_database, clock, monkeypatch):
+    """It was made by the sender: 0.3 s where the tables do not fit into memory."""
+    keeper = Housekeeper()
+    keeper._has_begun = True
+    monkeypatch.setattr(housekeeping, "housekeeper", keeper)
+    began, go_on = threading.Event(), threading.Event()
+
+    def sweep(*args):
+        began.set()
+        assert go_on.wait(60)
+        return retention.Swept()
+
+    monkeypatch.setattr(housekeeping, "sweep", sweep)
+    clock.pass_on(PAUSE_SECONDS)
+    send_event("a", "message", 1)
+    assert began.wait(60)
+    clock.pass_on(PAUSE_SECONDS)
+    send_event("a", "message", 2)
+    assert [thread.name for thread in threading.enumerate()].count("eventstream-sweep") == 1
+    go_on.set()
+    keeper._thread.join(60)
+    assert len(kept("a")) == 2
+
+
+def test_of_all_processes_one_sweeps_and_the_next_goes_on_where_it_was(
+    default_database, clock, monkeypatch
+):
+    monkeypatch.setattr(retention, "MOST_BATCHES", 1)
+    fill_users(3 * BATCH_SIZE, days=2)
+    send_event("a", "message", "x")
+    clock.pass_on(PAUSE_SECONDS)
+    processes = [Waiting() for _ in range(5)]
     clock.now += PAUSE_SECONDS
-    send_event("a", "message", "x")
-    assert len(kept("a")) == 7
-    send_event("a", "message", "x")
-    assert len(kept("a")) == 8
+    left = []
+    for process in processes[:4]:
+        # While there is more, the next one goes on at once.
+        process.after_send([Event("a", "message", "x")])
+        left.append(Row.objects.count() - 1)
+    assert left == [2 * BATCH_SIZE, BATCH_SIZE, 0, 0]
+    fill("b", 5, days=2)
+    processes[4].after_send([Event("a", "message", "x")])
+    assert len(kept("b")) == 5
+
+
+SEND_AND_END = """
+import sys
+from django_eventstream import send_events
+send_events([("a", "message", number) for number in range(int(sys.argv[1]))])
+"""
+
+
+def test_processes_that_send_and_end_remove_what_is_old(default_database):
+    """Nobody did where all that send are cron jobs: the first sweep was for the second minute."""
+    fill("quiet", 2 * BATCH_SIZE + 5, days=2)
+    run_python(SEND_AND_END, "3", database=default_database.settings)
+    assert kept("quiet") == []
+    assert len(kept("a")) == 3
+    fill("quiet", 5, days=2)
+    run_python(SEND_AND_END, "3", database=default_database.settings)
+    assert len(kept("quiet")) == 5, "once a minute is enough"
+
+
+def test_a_process_that_only_holds_streams_removes_what_is_old(default_database, clock):
+    fill("quiet", 5, days=2)
+    clock.pass_on(PAUSE_SECONDS)
+    look(get_storage(), ["quiet"])
+    housekeeping.housekeeper.wait()
+    assert kept("quiet") == []
 
 
 def test_sending_by_hand_has_old_events_removed_by_those_that_sequence(default_database, clock):
     """A project that commits by hand has no other sends, and its log grew for ever."""
     fill("a", 3, days=2)
-    clock.now += PAUSE_SECONDS
+    clock.pass_on(PAUSE_SECONDS)
     get_storage().stage([Event("a", "message", "new")])
     Row.objects.filter(eid=None).update(created=timezone.now() - timedelta(seconds=5))
     assert relay_left_behind() == 1
     assert kept("a") == [4]
 
 
-def test_more_than_a_batch_goes_with_half_as_many_sends(default_database, clock):
+def test_more_than_a_sweep_goes_with_half_as_many_sends(default_database, clock, monkeypatch):
+    monkeypatch.setattr(retention, "MOST_BATCHES", 1)
     fill("a", 2 * BATCH_SIZE + 5, days=2)
-    clock.now += PAUSE_SECONDS
+    clock.pass_on(PAUSE_SECONDS)
     send_event("a", "message", "x")
     assert len(kept("a")) == BATCH_SIZE + 6
     send_events([("a", "message", n) for n in range(BATCH_SIZE // 2 - 1)])
@@ -116,24 +218,33 @@ def test_more_than_a_batch_goes_with_half_as_many_sends(default_database, clock)
     assert len(kept("a")) == 6 + BATCH_SIZE // 2
 
 
-@pytest.mark.parametrize("expired", [0, 3_000])
-def test_trimming_costs_three_questions_a_minute_and_six_statements_where_much_goes(
-    default_database, clock, expired
-):
-    fill("a", expired, days=2)
+def test_a_sender_asks_the_database_nothing_for_the_sweeps(default_database, clock):
+    fill("a", 3_000, days=2)
     with CaptureQueriesContext(connection) as captured:
-        for _ in range(600):
+        for _ in range(300):
+            get_storage().append([Event("a", "message", "x")])
+    before = len(captured)
+    with CaptureQueriesContext(connection) as captured:
+        for _ in range(300):
             clock.now += 0.25
             send_event("a", "message", "x")
-    of_trimming = [
-        query["sql"]
-        for query in captured
-        if re.match(r"\s*(SELECT|DELETE)", query["sql"])
-        and not re.search(r"pg_notify|MAX\(eid\)", query["sql"])
-    ]
-    minutes, batches = int(600 * 0.25 // PAUSE_SECONDS), 600 // (BATCH_SIZE // 2)
-    assert len(of_trimming) <= (6 * (minutes + batches) if expired else 3 * minutes)
-    assert len(kept("a")) == 600 + max(0, expired - minutes * BATCH_SIZE)
+    assert len(captured) == before
+    assert len(kept("a")) == 600
+
+
+@pytest.mark.parametrize("expired", [0, 5_000])
+def test_a_sweep_costs_three_statements_a_batch_and_is_bounded(
+    default_database, monkeypatch, expired
+):
+    monkeypatch.setattr(retention, "MOST_BATCHES", 3)
+    fill("a", expired, days=2)
+    fill("b", 10, hours=1)
+    with CaptureQueriesContext(connection) as captured:
+        swept = retention.sweep(get_storage(), 0, "b")
+    found = [query for query in captured if re.match(r"\s*(SELECT|DELETE)", query["sql"])]
+    assert len(found) <= (1 + 3 * 3 if expired else 3)
+    assert len(kept("a")) == max(0, expired - 3 * BATCH_SIZE)
+    assert swept.has_more == bool(expired)
 
 
 def fill_users(count: int, **ago: float) -> None:
@@ -148,7 +259,7 @@ def test_channels_that_nobody_sends_to_any_more_are_kept_within_their_limits(
 ):
     """A process looked at one channel a minute: those of a thousand users outgrew their age."""
     fill_users(3 * BATCH_SIZE, days=2)
-    clock.now += PAUSE_SECONDS
+    clock.pass_on(PAUSE_SECONDS)
     for _ in range(2 * BATCH_SIZE):
         send_event("a", "message", "x")
     assert list(Row.objects.exclude(channel="a")) == []
@@ -158,7 +269,7 @@ def test_channels_that_nobody_sends_to_any_more_are_kept_within_their_limits(
 @override_settings(EVENTSTREAM_RETENTION_SECONDS=None, EVENTSTREAM_RETENTION_COUNT=2)
 def test_a_limit_by_count_holds_for_them_too(default_database, clock):
     fill_users(3 * BATCH_SIZE, days=2)
-    clock.now += PAUSE_SECONDS
+    clock.pass_on(PAUSE_SECONDS)
     for _ in range(2 * BATCH_SIZE):
         send_event("a", "message", "x")
     assert Row.objects.exclude(channel="a").count() == 2 * BATCH_SIZE
@@ -179,7 +290,7 @@ def test_what_is_kept_for_ever_is_passed_by(default_database, clock, caplog):
     fill_users(2 * BATCH_SIZE, days=2)
     fill("unknown", 1, days=2)
     fill("quiet", 5, days=2)
-    clock.now += PAUSE_SECONDS
+    clock.pass_on(PAUSE_SECONDS)
     for _ in range(2 * BATCH_SIZE):
         send_event("a", "message", "x")
     assert kept("quiet") == []
@@ -188,29 +299,19 @@ def test_what_is_kept_for_ever_is_passed_by(default_database, clock, caplog):
     assert Row.objects.filter(channel__startswith="user-").count() == 2 * BATCH_SIZE // 3 * 3
 
 
-def test_where_nothing_is_old_a_look_and_the_time_a_minute_are_all(default_database, clock):
-    fill_users(3 * BATCH_SIZE, hours=2)
-    clock.now += PAUSE_SECONDS
-    with CaptureQueriesContext(connection) as captured:
-        for _ in range(BATCH_SIZE):
-            send_event("a", "message", "x")
-    looks = [query for query in captured if re.match(r"\s*SELECT", query["sql"])]
-    assert len([query for query in looks if "pg_notify" not in query["sql"]]) <= 4
-
-
-def test_every_channel_has_its_turn(clock):
+def test_every_channel_has_its_turn():
     keeper = Housekeeper()
     turns = []
     for _ in range(20):
         for channel, count in {"busy": 5, "medium": 3, "quiet": 1}.items():
-            clock.now += PAUSE_SECONDS / 3
-            turns.append(keeper.note([Event(channel, "t", "x")] * count, clock.now))
+            keeper._count([Event(channel, "t", "x")] * count)
+            turns.append(keeper._next_channel())
     assert {"busy", "medium", "quiet"} <= set(turns)
 
 
-def test_what_it_remembers_is_bounded(clock):
+def test_what_it_remembers_is_bounded():
     keeper = Housekeeper()
-    for number in range(retention.CHANNELS_REMEMBERED * 2):
-        keeper.note([Event(f"c{number}", "t", "x")], clock.now)
-    assert len(keeper._sent) == retention.CHANNELS_REMEMBERED
-    assert keeper.note([Event("new", "t", "x")], clock.now + PAUSE_SECONDS) is not None
+    for number in range(housekeeping.CHANNELS_REMEMBERED * 2):
+        keeper._count([Event(f"c{number}", "t", "x")])
+    assert len(keeper._sent) == housekeeping.CHANNELS_REMEMBERED
+    assert keeper._next_channel() is not None

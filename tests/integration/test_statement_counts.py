@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_eventstream import get_current_event_id, retention, send_event, send_events
+from django_eventstream import get_current_event_id, send_event, send_events
 from django_eventstream.backends import get_storage
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.models import Event, EventCounter
@@ -72,12 +72,6 @@ HISTORIES = [
     pytest.param((CHANNELS, 0), id="few"),
     pytest.param((MANY, 3), id="many expired"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def housekeeping_not_due(monkeypatch):
-    """What is amortised over many sends is counted in tests of its own."""
-    monkeypatch.setattr(retention, "_housekeeper", retention.Housekeeper())
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from django_eventstream.transactions import owned_thread
 class Command(BaseCommand):
     help = (
         "Removes every event that is older, or further back, than its channel keeps. "
-        "Sending does this as well, a little at a time, for all channels; the command is for after "
-        "EVENTSTREAM_RETENTION_… was made shorter, and for projects that have ceased to send."
+        "Processes that send or hold streams do this as well, a little at a time; the command is "
+        "for after EVENTSTREAM_RETENTION_… was made shorter, and for projects without any."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
