@@ -13,6 +13,7 @@ from django.db import connections
 from tests.services.browser import Browser
 from tests.services.databases import Database, server_database, sqlite_database
 from tests.services.mariadb import MariaDB
+from tests.services.pgbouncer import PgBouncer
 from tests.services.postgres import Postgres
 from tests.services.process import heed_interrupts, private_directory, remove_directory
 from tests.services.pushpin import Pushpin, route_to
@@ -129,6 +130,12 @@ def postgres_only(database_of, django_db_blocker) -> Iterator[Database]:
     """Like `database`, for tests about PostgreSQL."""
     with opened("postgres", database_of, django_db_blocker) as found:
         yield found
+
+
+@pytest.fixture
+def pgbouncer(running: Callable[[Service], Service], postgres_only: Database) -> PgBouncer:
+    """A PgBouncer in front of the database of `postgres_only`, to which it keeps connections."""
+    return running(PgBouncer(postgres_only))
 
 
 @pytest.fixture

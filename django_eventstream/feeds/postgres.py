@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psycopg
 from django.db import connections, router
 from psycopg.pq import PGnotify
 from psycopg.pq.abc import PGconn
 
+from django_eventstream.conf import PREFIX
 from django_eventstream.deadlines import Threads
 from django_eventstream.feeds.base import Listener
 from django_eventstream.feeds.broker import BrokerFeed
 from django_eventstream.models import Event, EventCounter
 from django_eventstream.storage.numbering import NOTIFY_CHANNEL
+from django_eventstream.transactions import own_thread
 
 GATHER_SECONDS = 0.01
 """News wait for so long: those of a burst become one read of the log, and those of events that
@@ -23,6 +27,8 @@ once, they overtook the event itself every second time, and it was read for noth
 
 LISTEN = f"LISTEN {NOTIFY_CHANNEL}".encode()
 """Once is enough; again, it is answered and changes nothing."""
+
+UNLISTEN = f"UNLISTEN {NOTIFY_CHANNEL}".encode()
 
 CONNECT_SECONDS = 15.0
 """How long connecting may take in all."""
@@ -57,46 +63,90 @@ class PostgresFeed(BrokerFeed):
 
     async def listen(self, listener: Listener, connected: Callable[[], None]) -> None:
         """See `BrokerFeed.listen()`."""
-        connection, table = await self._threads.call(_connect, CONNECT_SECONDS, _close)
+        made = await self._threads.call(_connect, CONNECT_SECONDS, _close)
         try:
-            connected()
-            await _Ear(connection.pgconn, table, listener).listen()
+            await _Ear(made, listener).listen(connected)
         finally:
-            connection.close()
+            _close(made)
+
+
+class NotHeardError(Exception):
+    """The server answers on this connection, and a notification did not come."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(
+            "LISTEN succeeds, and notifications do not arrive, as behind PgBouncer in transaction"
+            f" mode. Events of other processes are found every {PREFIX}POLL_SECONDS. Let"
+            f" DATABASES[{alias!r}] name PostgreSQL itself or a pooler in session mode, or set"
+            f" {PREFIX}POSTGRES_NOTIFY to False"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """A connection that listens, if the server says so and nothing is between."""
+
+    connection: psycopg.Connection
+    alias: str
+    """Of the database, in the settings."""
+    table: str
+    """Which table of counters is the one of our log."""
+    proof: str
+    """What is heard as soon as it listens."""
 
 
 class _Ear:
     """Reads notifications when the socket has some."""
 
-    def __init__(self, pgconn: PGconn, table: str, listener: Listener) -> None:
-        self._pgconn = pgconn
-        self._table = table
+    def __init__(self, made: _Connected, listener: Listener) -> None:
+        self._made = made
+        self._pgconn: PGconn = made.connection.pgconn
+        self._table = made.table
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
+        self._proof: asyncio.Future[None] = self._loop.create_future()
         self._news: dict[str, int] = {}
         self._heard_at = self._loop.time()
 
-    async def listen(self) -> None:
-        """Return never; raise when the connection fails."""
+    async def listen(self, connected: Callable[[], None]) -> None:
+        """Return never; raise when the connection fails, or nothing is heard on it."""
         socket = self._pgconn.socket
         self._loop.add_reader(socket, self._read)
         try:
+            await self._wait_for_proof()
+            connected()
             while not self._failure.done():
                 await self._listen_for(SILENCE_SECONDS)
                 if self._loop.time() - self._heard_at >= SILENCE_SECONDS:
-                    await self._ask()
+                    await self._ask(LISTEN)
             self._failure.result()
         finally:
             self._loop.remove_reader(socket)
 
+    async def _wait_for_proof(self) -> None:
+        """Wait for the notification that was sent for this, over another connection.
+
+        A pooler answers LISTEN like a server, in a session that is another client's from then on.
+        """
+        await asyncio.wait(
+            {self._proof, self._failure},
+            timeout=ANSWER_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not self._failure.done() and not self._proof.done():
+            # A server that is frozen does not answer either. One session of a pooler does not
+            # listen for nobody, if this comes to the same as LISTEN.
+            await self._ask(UNLISTEN)
+            raise NotHeardError(self._made.alias)
+
     async def _listen_for(self, seconds: float) -> None:
         await asyncio.wait({self._failure}, timeout=seconds)
 
-    async def _ask(self) -> None:
+    async def _ask(self, statement: bytes) -> None:
         """Ask for a sign of life, and wait for one."""
         asked_at = self._loop.time()
-        self._pgconn.send_query(LISTEN)
+        self._pgconn.send_query(statement)
         await self._listen_for(ANSWER_SECONDS)
         if not self._failure.done() and self._heard_at < asked_at:
             raise TimeoutError("no sign of life")
@@ -114,7 +164,12 @@ class _Ear:
                 self._failure.set_exception(error)
 
     def _hear(self, notification: PGnotify) -> None:
-        place, _, channel = notification.extra.decode(errors="replace").partition(":")
+        text = notification.extra.decode(errors="replace")
+        if text == self._made.proof:
+            if not self._proof.done():
+                self._proof.set_result(None)
+            return
+        place, _, channel = text.partition(":")
         table, _, number = place.rpartition(".")
         if table and self._table and table != self._table:
             return  # Another log's, in another schema.
@@ -133,44 +188,43 @@ class _Ear:
             self._listener.hint(channel, last_id)
 
 
-_Connected = tuple[psycopg.Connection, str]
-"""Where to listen, and which table of counters is the one of our log."""
-
-
 def _connect() -> _Connected:
     """Open a connection with Django's settings of the log's database, and listen."""
+    own_thread()
     alias = router.db_for_write(Event)
-    table = _find_table(alias)
     wrapper = connections.create_connection(alias)
     options = {**CONNECTION_OPTIONS, **wrapper.settings_dict["OPTIONS"]}
-    # One that is kept for good would be missing in a pool.
-    options.pop("pool", None)
     wrapper.settings_dict = {**wrapper.settings_dict, "OPTIONS": options}
-    connection: psycopg.Connection = wrapper.get_new_connection(wrapper.get_connection_params())
+    # Not by the wrapper: it may have a pool, where one that is kept for good would be missing, and
+    # give something that only behaves like a connection.
+    parameters = {**wrapper.get_connection_params(), "autocommit": True}
+    connection = psycopg.connect(**parameters)
     try:
-        connection.autocommit = True
         connection.execute(LISTEN)
+        return _Connected(connection, alias, *_find_table_and_notify(alias))
     except BaseException:
         connection.close()
         raise
-    return connection, table
 
 
-def _find_table(alias: str) -> str:
-    """Return PostgreSQL's number of the table of counters; empty if there is none yet.
+def _find_table_and_notify(alias: str) -> tuple[str, str]:
+    """Return PostgreSQL's number of the table of counters, and a proof that was notified.
 
-    Asked for in the way in which hubs read the log: what makes Django's connections may choose a
-    schema for each statement.
+    The number is empty if there is no table yet. It is asked for in the way in which hubs read the
+    log: what makes Django's connections may choose a schema for each statement. To other processes
+    the proof says that a channel, of which nobody has heard, has no event.
     """
     try:
         with connections[alias].cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)::oid", [EventCounter._meta.db_table])
             [number] = cursor.fetchone()
+            table = str(number or "")
+            proof = f"{table}.0:{secrets.token_hex(8)}"
+            cursor.execute("SELECT pg_notify(%s, %s)", [NOTIFY_CHANNEL, proof])
     finally:
         connections[alias].close()
-    return str(number or "")
+    return table, proof
 
 
-def _close(connected: _Connected) -> None:
-    connection, _ = connected
-    connection.close()
+def _close(made: _Connected) -> None:
+    made.connection.close()

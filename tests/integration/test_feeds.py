@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from dj_db_conn_pool.core import pool_container
 from django.db import connections
 from django.test.utils import override_settings
 
@@ -683,13 +684,79 @@ class TestPostgresFeed:
         assert "no answer within" in caplog.text
 
 
+ONE = {"POOL_SIZE": 1, "MAX_OVERFLOW": 0, "TIMEOUT": 5}
+POOLS = {
+    "of Django": {"OPTIONS": {"pool": {"min_size": 1, "max_size": 1, "timeout": 5}}},
+    "of SQLAlchemy": {"ENGINE": "dj_db_conn_pool.backends.postgresql", "POOL_OPTIONS": ONE},
+}
+"""What a project may write into `DATABASES` besides. None has a connection to spare."""
+
+
+class TestPoolers:
+    @pytest.mark.parametrize("pool", POOLS)
+    def test_it_listens_whatever_pool_the_project_has(self, pool, log_on_postgres, caplog):
+        """The pool gave its last connection, or one that it had never told to commit."""
+        with behind(log_on_postgres, **POOLS[pool]), closing_pools():
+            asyncio.run(self.hears())
+        assert "does not tell" not in caplog.text
+
+    def test_it_listens_through_pgbouncer_in_session_mode(self, postgres_only, pgbouncer, caplog):
+        with behind(postgres_only, **pgbouncer.django_settings("session")):
+            asyncio.run(self.hears())
+        assert "does not tell" not in caplog.text
+
+    async def hears(self):
+        async with following(PostgresFeed()) as heard:
+            await asyncio.to_thread(send, "c")
+            await until(lambda: ("c", 1) in heard.hints)
+
+    def test_pgbouncer_in_transaction_mode_is_said_to_keep_notifications(
+        self, postgres_only, pgbouncer, monkeypatch, caplog
+    ):
+        """It answered LISTEN in a session that was another client's the next moment: silence."""
+        monkeypatch.setattr(postgres_feed, "ANSWER_SECONDS", 0.2)
+
+        async def main():
+            task = asyncio.ensure_future(PostgresFeed().follow(heard := Heard()))
+            await until(lambda: "does not tell" in caplog.text, 30)
+            before = pgbouncer.log_text().count("login attempt")
+            await until(lambda: pgbouncer.log_text().count("login attempt") > before + 1, 30)
+            task.cancel()
+            assert not heard.looks
+
+        with behind(postgres_only, **pgbouncer.django_settings("transaction")):
+            asyncio.run(main())
+        [warning] = [text for text in caplog.messages if "does not tell" in text]
+        assert "PgBouncer" in warning
+        assert "DATABASES['default']" in warning
+        assert "EVENTSTREAM_POSTGRES_NOTIFY" in warning
+
+
+@contextmanager
+def closing_pools():
+    try:
+        yield
+    finally:
+        connections.close_all()
+        if (close_pool := getattr(connections["default"], "close_pool", None)) is not None:
+            close_pool()
+        pool_container.dispose()
+        pool_container.clear()
+
+
 @contextmanager
 def through(way: Forwarder, database):
     """Makes the default database one that is reached on another way."""
-    settings = {**database.settings, "PORT": str(way.port)}
-    behind = replace(database, alias="behind", settings=settings)
-    configure(behind)
-    with behind.as_default():
+    with behind(database, PORT=str(way.port)):
+        yield
+
+
+@contextmanager
+def behind(database, **changes):
+    """Makes the default database one with other settings."""
+    other = replace(database, alias="behind", settings={**database.settings, **changes})
+    configure(other)
+    with other.as_default():
         yield
 
 

@@ -26,23 +26,11 @@ class Postgres(Service):
         self.bin = binaries()
         super().__init__(port)
         self.data = self.data_directory()
-        self.run_as: list[str] = []
-        if os.geteuid() == 0:
-            self.lend_to(unprivileged_user())
+        self.run_as = lend(self.directory)
         self.run(
             "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
             "--locale=C.UTF-8", "--no-sync",
         )  # fmt: skip
-
-    def lend_to(self, user: pwd.struct_passwd) -> None:
-        os.chown(self.directory, user.pw_uid, user.pw_gid)
-        setpriv = program("setpriv", "util-linux")
-        self.run_as = [
-            setpriv,
-            f"--reuid={user.pw_uid}",
-            f"--regid={user.pw_gid}",
-            "--clear-groups",
-        ]
 
     def run(self, name: str, *arguments: str) -> str:
         """One of PostgreSQL's programs, to its end; its output."""
@@ -104,6 +92,16 @@ def binaries() -> Path:
     if initdb := shutil.which("initdb"):
         return Path(initdb).parent
     missing("PostgreSQL", "postgresql")
+
+
+def lend(directory: Path) -> list[str]:
+    """Lets an unprivileged user have a directory, if we are root; what to run programs with."""
+    if os.geteuid() != 0:
+        return []
+    user = unprivileged_user()
+    os.chown(directory, user.pw_uid, user.pw_gid)
+    setpriv = program("setpriv", "util-linux")
+    return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
 def unprivileged_user() -> pwd.struct_passwd:
