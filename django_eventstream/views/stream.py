@@ -12,6 +12,7 @@ from django_eventstream.exceptions import EventStreamError
 from django_eventstream.hold import Hold
 from django_eventstream.views.recover import recover
 from django_eventstream.web.asking import answers_with_streams
+from django_eventstream.web.first_stream import first_stream
 from django_eventstream.web.grip import hold_response
 from django_eventstream.web.proxy import is_proxied, is_recovery
 from django_eventstream.web.requests import parse_hold
@@ -32,6 +33,7 @@ def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     request = getattr(request, "_request", request)
     if request.method not in METHODS:
         return HttpResponseNotAllowed(METHODS)
+    first_stream.check()
     if is_recovery(request):
         return recover(request)
     if request.method == "OPTIONS":
