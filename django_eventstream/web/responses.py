@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from functools import wraps
+from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -91,6 +92,8 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
     Other statuses than 200 end an EventSource for good and in silence (WHATWG HTML §9.2.3), so
     an error is an event. The client that comes back after one is turned away for good; the one
     that met an unreachable log is asked to try again, and keeps its cursor.
+
+    A client that does not ask as an EventSource does gets the same event, and the error's status.
     """
     if isinstance(error, SessionEndedError):
         return finish_headers(
@@ -103,4 +106,14 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
         if not isinstance(error, EventPermissionError | BadRequestError):
             logger.error("A stream could not start", exc_info=error)
         body = sse.encode_error(error.condition, str(error), error.channels)
-    return finish_headers(request, HttpResponse(body, content_type=sse.CONTENT_TYPE))
+    status = HTTPStatus.OK if _is_event_source(request) else error.status
+    return finish_headers(request, HttpResponse(body, status=status, content_type=sse.CONTENT_TYPE))
+
+
+def _is_event_source(request: HttpRequest) -> bool:
+    """Say whether a client asks as `EventSource` does, and what takes its place.
+
+    Each names the type in `Accept`. One that comes back says where it stands.
+    """
+    accepted = request.headers.get("Accept", "")
+    return sse.CONTENT_TYPE in accepted or "Last-Event-ID" in request.headers
