@@ -9,6 +9,7 @@ from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
+from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from django_eventstream import sse
@@ -20,6 +21,7 @@ from django_eventstream.exceptions import (
     StorageUnavailableError,
 )
 from django_eventstream.web.cors import add_cors_headers
+from django_eventstream.web.requests import DJANGOS_ANSWERS
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +48,25 @@ def never_cached(view: View) -> View:
 
     @wraps(view)
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return keep_as_it_is(request, view(request, *args, **kwargs))
+        return keep_as_it_is(request, catching_refusals(view, request, *args, **kwargs))
 
     return answer
+
+
+def catching_refusals(
+    view: View, request: HttpRequest, *args: Any, **kwargs: Any
+) -> HttpResponseBase:
+    """Call a view, and have Django make its page of an exception that it has a status for.
+
+    Django would make it where nothing can be added any more: caches keep a 404 for a while.
+    """
+    try:
+        return view(request, *args, **kwargs)
+    except DJANGOS_ANSWERS as error:
+        refusal: HttpResponseBase = response_for_exception(
+            getattr(request, "_request", request), error
+        )
+        return refusal
 
 
 def keep_as_it_is(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
