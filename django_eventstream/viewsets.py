@@ -101,6 +101,12 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         return response
 
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse a method before anybody is asked for credentials, or for a token against CSRF."""
+        if request.method not in self.allowed_methods:
+            self.http_method_not_allowed(request, *args, **kwargs)
+        super().initial(request, *args, **kwargs)
+
     def list(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channels of the class, or those that the query names."""
         return self._answer(request, kwargs)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connections
+from django.test import Client
 
 from django_eventstream import send_events
 from tests.services.databases import Database
@@ -180,11 +182,23 @@ def test_only_those_that_ask_like_an_event_source_get_an_error_with_status_200(
         assert method == "head" or f'"{condition}"' in answer.content.decode()
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_other_methods_are_refused(client, method):
-    answer = client.generic(method, "/events/?channel=a")
-    assert answer.status_code == 405
-    assert answer["Allow"] == "GET, HEAD, OPTIONS"
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE"])
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/events/?channel=a", "GET, HEAD, OPTIONS"),
+        ("/viewset/a/", "GET, HEAD, OPTIONS"),
+        ("/events/_next/", "GET, HEAD"),
+    ],
+)
+def test_other_methods_are_refused(db, settings, method, path, allowed):
+    """They were answered with 403, of a token against CSRF that nothing here needs."""
+    if path.startswith("/viewset/"):
+        settings.ROOT_URLCONF = "tests.hand_made_urls"
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(get_user_model().objects.create(username="anna"))
+    answer = client.generic(method, path)
+    assert (answer.status_code, answer["Allow"]) == (405, allowed)
 
 
 def test_head_and_options_open_no_stream(client):
