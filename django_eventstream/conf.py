@@ -10,6 +10,9 @@ from django.conf import settings as django_settings
 
 PREFIX = "EVENTSTREAM_"
 
+CHECK_TAG = "eventstream"
+"""`manage.py check --tag eventstream` runs these checks alone."""
+
 REDIS_EXAMPLE = '"redis://127.0.0.1:6379/0"'
 """What REDIS and STORAGE_CONNECTION look like."""
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+
+if not apps.is_installed("django_eventstream"):
+    # Django's own words for it are of an app_label, which is not what is missing.
+    raise ImproperlyConfigured(
+        "django_eventstream is used, and INSTALLED_APPS does not have it. Add "
+        "'django_eventstream' to INSTALLED_APPS, and run `python manage.py migrate`."
+    )
 
 
 class Event(models.Model):

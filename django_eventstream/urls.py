@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
+# Says so where the app is not installed: no check of ours would.
+from django_eventstream import models  # noqa: F401
 from django_eventstream.views import events
 from django_eventstream.views.recover import recover
 

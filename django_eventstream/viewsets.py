@@ -28,7 +28,7 @@ from django_eventstream.web.asking import answers_with_streams
 from django_eventstream.web.cors import add_cors_headers, is_preflight
 from django_eventstream.web.proxy import is_recovery
 from django_eventstream.web.requests import calling_manager
-from django_eventstream.web.responses import keep_out_of_caches
+from django_eventstream.web.responses import catching_refusals, keep_out_of_caches
 
 try:
     from rest_framework.decorators import action
@@ -92,10 +92,20 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
     @answers_with_streams
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer a request. A proxy's question, and a browser's, come without credentials."""
+        response = catching_refusals(self._dispatch, request, *args, **kwargs)
+        return keep_out_of_caches(request, response)
+
+    def _dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if is_recovery(request) or is_preflight(request):
             return events(request)
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
-        return keep_out_of_caches(request, response)
+        return response
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse a method before anybody is asked for credentials, or for a token against CSRF."""
+        if request.method not in self.allowed_methods:
+            self.http_method_not_allowed(request, *args, **kwargs)
+        super().initial(request, *args, **kwargs)
 
     def list(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channels of the class, or those that the query names."""

@@ -6,10 +6,9 @@ import sys
 
 from django.core import checks
 
-from django_eventstream.conf import PREFIX
+from django_eventstream.conf import CHECK_TAG, PREFIX
 
-TAG = "eventstream"
-"""`manage.py check --tag eventstream` runs these checks alone."""
+TAG = CHECK_TAG
 
 
 def is_command(*names: str) -> bool:

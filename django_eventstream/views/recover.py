@@ -8,7 +8,8 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, HttpResponseNotAllowed
+from django.views.decorators.csrf import csrf_exempt
 
 from django_eventstream import sse
 from django_eventstream.exceptions import (
@@ -33,7 +34,10 @@ from django_eventstream.web.tokens import read_token
 
 logger = logging.getLogger(__name__)
 
+METHODS = ["GET", "HEAD"]
 
+
+@csrf_exempt
 @login_not_required
 @transaction.non_atomic_requests
 @never_cached
@@ -46,6 +50,8 @@ def recover(
     stream of a user who may not read any more ends with `stream-error`; one that cannot be told
     any more ends in silence, and the client comes back by itself.
     """
+    if request.method not in METHODS:
+        return HttpResponseNotAllowed(METHODS)
     if is_of_predecessor(request):
         return end_of_predecessor(request)
     if not is_proxied(request):

@@ -6,12 +6,14 @@ from typing import Any
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.views.decorators.csrf import csrf_exempt
 
 from django_eventstream import sse
 from django_eventstream.exceptions import EventStreamError
 from django_eventstream.hold import Hold
 from django_eventstream.views.recover import recover
 from django_eventstream.web.asking import answers_with_streams
+from django_eventstream.web.first_stream import first_stream
 from django_eventstream.web.grip import hold_response
 from django_eventstream.web.proxy import is_proxied, is_recovery
 from django_eventstream.web.requests import parse_hold
@@ -21,6 +23,8 @@ from django_eventstream.web.streams import stream_response
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
 
+# A method that changes nothing needs no token, and one that is refused gets 405 rather than 403.
+@csrf_exempt
 # Nothing here writes with the project's data, and a transaction would cost each client that comes
 # back a database connection, and SQLite's one write lock, under ATOMIC_REQUESTS.
 @transaction.non_atomic_requests
@@ -32,6 +36,7 @@ def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     request = getattr(request, "_request", request)
     if request.method not in METHODS:
         return HttpResponseNotAllowed(METHODS)
+    first_stream.check()
     if is_recovery(request):
         return recover(request)
     if request.method == "OPTIONS":

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Model
 from django.http import Http404, HttpRequest
@@ -32,8 +32,9 @@ from django_eventstream.exceptions import (
 from django_eventstream.hold import Hold
 from django_eventstream.logs import require_home
 
-DJANGOS_ANSWERS = (PermissionDenied, Http404)
-"""By these a project lets Django answer with status 403 or 404, and the client stays away."""
+DJANGOS_ANSWERS = (PermissionDenied, Http404, SuspiciousOperation, BadRequest)
+"""By these a project, or Django itself, has the answer be status 403, 404 or 400, and the client
+stays away."""
 
 PATH_CHARACTERS = "/:@!$&'()*+,;="
 """What stands in a path as it is, besides letters, digits and `-._~` (RFC 3986 §3.3)."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from django_eventstream import sse
@@ -19,6 +20,7 @@ from django_eventstream.exceptions import (
     StorageUnavailableError,
 )
 from django_eventstream.web.cors import add_cors_headers
+from django_eventstream.web.requests import DJANGOS_ANSWERS
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +48,25 @@ def never_cached(view: View) -> View:
 
     @wraps(view)
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return keep_as_it_is(request, view(request, *args, **kwargs))
+        return keep_as_it_is(request, catching_refusals(view, request, *args, **kwargs))
 
     return answer
+
+
+def catching_refusals(
+    view: View, request: HttpRequest, *args: Any, **kwargs: Any
+) -> HttpResponseBase:
+    """Call a view, and have Django make its page of an exception that it has a status for.
+
+    Django would make it where nothing can be added any more: caches keep a 404 for a while.
+    """
+    try:
+        return view(request, *args, **kwargs)
+    except DJANGOS_ANSWERS as error:
+        refusal: HttpResponseBase = response_for_exception(
+            getattr(request, "_request", request), error
+        )
+        return refusal
 
 
 def keep_as_it_is(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -98,6 +116,8 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
     Other statuses than 200 end an EventSource for good and in silence (WHATWG HTML §9.2.3), so
     an error is an event. The client that comes back after one is turned away for good; the one
     that met an unreachable log is asked to try again, and keeps its cursor.
+
+    A client that does not ask as an EventSource does gets the same event, and the error's status.
     """
     if isinstance(error, SessionEndedError):
         return finish_headers(
@@ -105,8 +125,21 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
         )
     if isinstance(error, StorageUnavailableError):
         logger.warning("A stream could not start: %s", error)
-        return finish_headers(request, retry_response())
-    if not isinstance(error, EventPermissionError | BadRequestError):
-        logger.error("A stream could not start", exc_info=error)
-    body = sse.encode_error(error.condition, str(error), error.channels)
-    return finish_headers(request, HttpResponse(body, content_type=sse.CONTENT_TYPE))
+        response = retry_response()
+    else:
+        if not isinstance(error, EventPermissionError | BadRequestError):
+            logger.error("A stream could not start", exc_info=error)
+        body = sse.encode_error(error.condition, str(error), error.channels)
+        response = HttpResponse(body, content_type=sse.CONTENT_TYPE)
+    if not _is_event_source(request):
+        response.status_code = error.status
+    return finish_headers(request, response)
+
+
+def _is_event_source(request: HttpRequest) -> bool:
+    """Say whether a client asks as `EventSource` does, and what takes its place.
+
+    Each names the type in `Accept`. One that comes back says where it stands.
+    """
+    accepted = request.headers.get("Accept", "")
+    return sse.CONTENT_TYPE in accepted or "Last-Event-ID" in request.headers

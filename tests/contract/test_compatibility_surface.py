@@ -102,7 +102,7 @@ import django
 django.setup()
 from django.test import RequestFactory
 from django_eventstream.views import events
-assert events(RequestFactory().get("/")).status_code == 200
+assert events(RequestFactory().get("/")).status_code == 400
 import django_eventstream.api, django_eventstream.eventstream, django_eventstream.asgi
 import django_eventstream.storage.orm, django_eventstream.publishers.grip
 """

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connections
+from django.test import Client
 
 from django_eventstream import send_events
 from tests.services.databases import Database
@@ -152,11 +154,51 @@ def test_a_channel_manager_that_fails_is_no_news_to_the_client(server):
     assert "a secret of the server" in server.log_text()
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_other_methods_are_refused(client, method):
-    answer = client.generic(method, "/events/?channel=a")
-    assert answer.status_code == 405
-    assert answer["Allow"] == "GET, HEAD, OPTIONS"
+@pytest.mark.parametrize(
+    ("headers", "is_event_source"),
+    [
+        ({"Accept": "text/event-stream"}, True),
+        ({"Accept": "text/html, text/event-stream;q=0.9"}, True),
+        ({"Accept": "*/*", "Last-Event-ID": "a:1"}, True),
+        ({}, False),
+        ({"Accept": "*/*"}, False),
+        ({"Accept": "application/json"}, False),
+    ],
+)
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_only_those_that_ask_like_an_event_source_get_an_error_with_status_200(
+    client, settings, headers, is_event_source, method
+):
+    """An access log had 200 for whoever was refused."""
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = MANAGER["EVENTSTREAM_CHANNELMANAGER_CLASS"]
+    for query, status, condition in [
+        ("", 400, "bad-request"),
+        ("?channel=private-anna", 403, "forbidden"),
+        ("?channel=broken", 500, "internal-error"),
+    ]:
+        answer = getattr(client, method)(f"/events/{query}", headers=headers)
+        assert answer.status_code == (200 if is_event_source else status)
+        assert answer["Content-Type"] == "text/event-stream"
+        assert method == "head" or f'"{condition}"' in answer.content.decode()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE"])
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/events/?channel=a", "GET, HEAD, OPTIONS"),
+        ("/viewset/a/", "GET, HEAD, OPTIONS"),
+        ("/events/_next/", "GET, HEAD"),
+    ],
+)
+def test_other_methods_are_refused(db, settings, method, path, allowed):
+    """They were answered with 403, of a token against CSRF that nothing here needs."""
+    if path.startswith("/viewset/"):
+        settings.ROOT_URLCONF = "tests.hand_made_urls"
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(get_user_model().objects.create(username="anna"))
+    answer = client.generic(method, path)
+    assert (answer.status_code, answer["Allow"]) == (405, allowed)
 
 
 def test_head_and_options_open_no_stream(client):

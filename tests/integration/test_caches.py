@@ -10,7 +10,8 @@ import jwt
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
-from django.http import HttpResponse
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import path
 from django.utils.cache import add_never_cache_headers, patch_cache_control
@@ -21,7 +22,9 @@ from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.storage import DjangoModelStorage
 from django_eventstream.views import events
 from django_eventstream.views.recover import recover
+from django_eventstream.viewsets import EventsViewSet
 from tests.outlets import close_outlets
+from tests.proxied import MembersOnly
 
 KEY = "k" * 32
 UPDATE = "django.middleware.cache.UpdateCacheMiddleware"
@@ -35,7 +38,18 @@ pytestmark = pytest.mark.django_db(transaction=True)
 urlpatterns = [
     path("events/", cache_page(60)(events)),
     path("events/_next/", cache_page(60)(recover), name="eventstream-next"),
+    path("viewset/", EventsViewSet.as_view()),
 ]
+
+
+class Refusing(MembersOnly):
+    """Answers as Django's shortcuts do."""
+
+    def get_channels_for_request(self, request, view_kwargs):
+        raised = {"missing": Http404, "denied": PermissionDenied, "odd": SuspiciousOperation}
+        for word in raised.keys() & request.GET.keys():
+            raise raised[word]
+        return super().get_channels_for_request(request, view_kwargs)
 
 
 class AwayStorage(DjangoModelStorage):
@@ -78,7 +92,7 @@ never_cache = overriding(add_never_cache_headers)
 @pytest.fixture(autouse=True)
 def keyed(settings):
     settings.GRIP_URL = f"http://127.0.0.1:1?iss=me&key={KEY}"
-    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = "tests.proxied.MembersOnly"
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.Refusing"
     cache.clear()
     yield
     cache.clear()
@@ -227,6 +241,12 @@ def answers(settings) -> dict[str, HttpResponse]:
         "POST": client.post("/events/?channel=a"),
         "POST of a recovery": client.post("/events/_next/"),
     }
+    settings.ROOT_URLCONF = __name__
+    for url in ("/events/", "/viewset/"):
+        for word in ("missing", "denied", "odd"):
+            made[f"{word} {url}"] = ask(client, f"{url}?{word}")
+        fields = "&channel=a" * (settings.DATA_UPLOAD_MAX_NUMBER_FIELDS + 1)
+        made[f"too much {url}"] = ask(client, f"{url}?{fields}")
     settings.EVENTSTREAM_STORAGE_CLASS = f"{__name__}.AwayStorage"
     made["no log"] = ask(client, "/events/?channel=a")
     made["no log for a recovery"] = recover_from(hold)
@@ -241,7 +261,11 @@ def test_every_answer_says_that_nobody_may_keep_it(settings):
     assert {name: directives(response) for name, response in made.items()} == dict.fromkeys(
         made, DIRECTIVES
     )
-    assert {response.status_code for response in made.values()} >= {200, 400, 403, 405, 501, 503}
+    statuses = {name: response.status_code for name, response in made.items()}
+    assert {*statuses.values()} >= {200, 400, 403, 404, 405, 501, 503}
+    for url in ("/events/", "/viewset/"):
+        answered = [statuses[f"{word} {url}"] for word in ("missing", "denied", "odd", "too much")]
+        assert answered == [404, 403, 400, 400]
 
 
 @pytest.mark.parametrize("is_proxied", [False, True])

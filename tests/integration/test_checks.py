@@ -425,6 +425,25 @@ def test_a_fresh_project_gets_the_warning_about_wsgi_and_nothing_else(tmp_path):
     assert "eventstream.W018" in manage("check", "--deploy", "--fail-level", "CRITICAL")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from django_eventstream import send_event; send_event('a', 'message', 1)",
+        "from django.core.management import call_command; call_command('check')",
+    ],
+)
+def test_an_app_that_is_not_installed_is_named_with_what_to_do(code):
+    """Sending said something of an `app_label`, and the checks found nothing."""
+    set_up = (
+        "import django; from django.conf import settings; "
+        "settings.configure(ROOT_URLCONF='django_eventstream.urls'); django.setup(); "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", set_up + code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "Add 'django_eventstream' to INSTALLED_APPS" in done.stderr
+
+
 def test_a_broken_storage_class_does_not_break_the_other_checks(settings):
     settings.EVENTSTREAM_STORAGE_CLASS = "not.there"
     assert list(found_at("default")) == ["eventstream.E005"]

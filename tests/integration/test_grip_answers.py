@@ -315,7 +315,7 @@ def test_a_proxy_asks_again_when_the_manager_or_the_log_fails(settings):
     Moody.problem = None
     settings.EVENTSTREAM_STORAGE_CLASS = f"{__name__}.AwayStorage"
     assert ask("/events/_next/", last=last).status_code == 503
-    first = ask()
+    first = ask(Accept="text/event-stream")
     assert first.status_code == 200
     assert first.content.startswith(b"retry: ")
     assert "Grip-Hold" not in first

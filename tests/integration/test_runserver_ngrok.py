@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import jwt
 import pytest
@@ -165,9 +165,11 @@ execute_from_command_line(["manage.py", "runserver_ngrok", "{port}", "--noreload
     argv = [sys.executable, "-c", code]
     process = ServerProcess(argv, log=tmp_path / "log", env=env, cwd=ROOT)
 
+    asking = Request(f"http://127.0.0.1:{port}/events/", headers={"Accept": "text/event-stream"})
+
     def answers() -> bool:
         try:
-            return urlopen(f"http://127.0.0.1:{port}/events/", timeout=2).status == 200
+            return urlopen(asking, timeout=2).status == 200
         except OSError:
             return False
 
