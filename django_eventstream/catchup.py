@@ -141,11 +141,11 @@ class _CatchUp:
 
     def _acknowledge_skipped(self) -> None:
         """Move the client past events that are not for it: an id alone dispatches nothing."""
-        moved = sse.encode_id(self._cursor()) if self._positions else b""
-        if self._positions != dict(self._start.positions) and not (
-            self._frames and self._frames[-1].endswith(moved)
-        ):
-            self._add(moved)
+        if self._positions == dict(self._start.positions):
+            return
+        cursor = self._cursor()
+        if not (self._frames and self._frames[-1].endswith(sse.encode_id(cursor))):
+            self._add(sse.encode_position(cursor))
 
     def _add(self, frame: bytes) -> None:
         if frame:

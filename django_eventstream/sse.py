@@ -14,12 +14,17 @@ from django_eventstream.cursors import ERROR_CURSOR
 
 CONTENT_TYPE = "text/event-stream"
 
-PADDING = b":" + b" " * 2048 + b"\n\n"
+PADDING = b":" + b" " * 2048 + b"\n"
 """First bytes of a stream: pushes it through what buffers its first kilobytes (antivirus
-proxies, old browsers)."""
+proxies, old browsers). The comment is part of the block that follows: fetch-event-source takes each
+blank line for the end of a message."""
 
 KEEP_ALIVE = b"event: keep-alive\ndata: \n\n"
 """A named event without id: it reaches the page's code and leaves the cursor alone."""
+
+_NO_MESSAGE = b"event: keep-alive\n"
+"""Begins a block without data, which nobody is to be told of: readers that pass it on all the same
+do not take it for an empty message."""
 
 _LINE_END = re.compile("\r\n|\r|\n")
 _UNSAFE_IN_FIELD = str.maketrans("", "", "\r\n\x00")
@@ -28,19 +33,22 @@ _UNSAFE_IN_FIELD = str.maketrans("", "", "\r\n\x00")
 def encode_body(event_type: str, data: str) -> bytes:
     """Encode the `event:` and `data:` lines of an event, without the line that ends it.
 
-    Lone surrogates, which UTF-8 cannot carry and sending refuses, become `?`.
+    Without an `event:` line it is a `message` (WHATWG HTML §9.2.6); htmx 4 shows only those. Lone surrogates, which UTF-8 cannot carry and sending refuses, become `?`.
     """
     if "\n" in data or "\r" in data:
         data = _LINE_END.sub("\ndata: ", data)
-    return f"event: {_field(event_type)}\ndata: {data}\n".encode(errors="replace")
+    kind = "" if event_type == "message" else f"event: {_field(event_type)}\n"
+    return f"{kind}data: {data}\n".encode(errors="replace")
 
 
 def encode_id(cursor: str) -> bytes:
-    """Encode the `id:` line and the blank line, which dispatches what came before.
-
-    Alone it moves the cursor and dispatches nothing.
-    """
+    """Encode the `id:` line and the blank line, which dispatches what came before."""
     return f"id: {_field(cursor)}\n\n".encode()
+
+
+def encode_position(cursor: str) -> bytes:
+    """Encode what moves the cursor and dispatches nothing."""
+    return _NO_MESSAGE + encode_id(cursor)
 
 
 def encode(event_type: str, data: str, cursor: str = "") -> bytes:
@@ -69,7 +77,7 @@ def encode_error(condition: str, text: str, channels: Iterable[str] = ()) -> byt
 
 def encode_retry(milliseconds: int) -> bytes:
     """Encode the time after which the client is to come back when the stream ends."""
-    return f"retry: {milliseconds}\n\n".encode()
+    return _NO_MESSAGE + f"retry: {milliseconds}\n\n".encode()
 
 
 def _field(value: str) -> str:

@@ -42,7 +42,9 @@ def sse_encode_event(
     text = encode_payload(data) if json_encode else data
     if escape:
         text = grip.escape(text.encode()).decode()
-    return sse.encode(event_type, text, event_id or "").decode()
+    written = sse.encode(event_type, text, event_id or "").decode()
+    # Django-eventstream 5 names this type as well.
+    return f"event: message\n{written}" if event_type == "message" else written
 
 
 @deprecated(VIEW)

@@ -91,7 +91,7 @@ class Place(ABC):
         # It must not pass a reset that it has not been told of.
         if stamp is None or self._notices or not self.is_started:
             return b""
-        return sse.encode_id(with_ticket(self._cursor(), stamp()))
+        return sse.encode_position(with_ticket(self._cursor(), stamp()))
 
     # What the channels say
 
@@ -121,7 +121,7 @@ class Place(ABC):
         if channel.name in self._from_oldest:
             self._positions[channel.name] = oldest - 1
             # The client learns where that is, and returns there as to any other position.
-            self._notices.append(sse.encode_id(self._cursor()))
+            self._notices.append(sse.encode_position(self._cursor()))
         else:
             self._reset({channel.name: "expired"})
         self.wake()
@@ -163,9 +163,9 @@ class Place(ABC):
         self._taken = self._backlog_bytes - room
         if not pieces:
             return None
-        # An id alone moves the cursor and dispatches nothing.
+        # A position alone moves the cursor and dispatches nothing.
         cursor = self._cursor() if skips else ""
-        return Portion(pieces, skips, sse.encode_id(cursor) if cursor else b"")
+        return Portion(pieces, skips, sse.encode_position(cursor) if cursor else b"")
 
     def _take_from(
         self,

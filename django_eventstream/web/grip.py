@@ -107,7 +107,7 @@ def end_of_predecessor(request: HttpRequest) -> HttpResponse:
     if not position.reliable:
         return end_response()
     cursor = format_cursor(sorted(position.cursor.positions.items()))
-    return end_response(sse.encode_id(cursor), position)
+    return end_response(sse.encode_position(cursor), position)
 
 
 def _catch_up(hold: Hold, room: int, *, at_least_one: bool) -> Batch:

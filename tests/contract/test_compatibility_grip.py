@@ -72,7 +72,7 @@ def test_1_8_an_item_has_id_prev_id_escaped_content_and_who_skips_it():
         "prev-id": "6",
         "formats": {
             "http-stream": {
-                "content": 'event: message\ndata: "100%%"\nid: %I\n\n',
+                "content": 'data: "100%%"\nid: %I\n\n',
                 "content-filters": ["build-id"],
             }
         },

@@ -478,6 +478,7 @@ def test_1_3_utils_write_the_wire():
     assert (
         old("sse_encode_event", "a", {"x": 1}, json_encode=True) == 'event: a\ndata: {"x": 1}\n\n'
     )
+    assert old("sse_encode_event", "message", 1, json_encode=True) == "event: message\ndata: 1\n\n"
     escaped = old("sse_encode_event", "a", "50%", "%I", True)
     assert escaped == "event: a\ndata: 50%%\nid: %I\n\n"
     error = old("sse_encode_error", "forbidden", "No.", {"channels": ["a"]})

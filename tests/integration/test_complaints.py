@@ -142,7 +142,7 @@ def test_issue_134_html_for_htmx_is_sent_as_it_is():
 def test_issues_14_29_30_92_127_one_send_reaches_every_address_of_a_channel():
     sent = [("room-x", "message", 1)]
     for where in ("/rooms/x/", "/events/?channel=room-x"):
-        assert b"event: message\ndata: 1\n" in read_once(sent, where=where).body
+        assert b"\n\ndata: 1\n" in read_once(sent, where=where).body
 
 
 def test_issue_102_the_client_is_served_from_static_files():

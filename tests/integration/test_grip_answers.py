@@ -138,7 +138,7 @@ def test_a_hold_in_all_its_headers():
     body = response.content
     assert body.startswith(b":   ")
     assert b"event: stream-open\ndata: \nid: b:2,user%%3A5:0\n\n" in body
-    assert body.endswith(b'event: message\ndata: "100%%"\nid: b:2,user%%3A5:1\n\n')
+    assert body.endswith(b'\n\ndata: "100%%"\nid: b:2,user%%3A5:1\n\n')
 
 
 def test_a_link_never_leads_to_another_host(settings):
@@ -188,7 +188,7 @@ def test_a_hold_from_zero_begins_at_the_oldest_event_kept_and_stands_in_its_epoc
     log.trim("a", None, 2, 10)
     epoch = log.begin_epoch()
     response = ask("/events/?channel=a&lastEventId=a:0")
-    assert b"id: a:3,:%d\n\nevent: message\ndata: 4\n" % epoch in response.content
+    assert b"id: a:3,:%d\n\ndata: 4\n" % epoch in response.content
     assert b"stream-reset" not in response.content
     assert "events-a; prev-id=5;" in response["Grip-Channel"]
     held = ask("/events/_next/", last=last_of(response, a=0))
@@ -317,7 +317,7 @@ def test_a_proxy_asks_again_when_the_manager_or_the_log_fails(settings):
     assert ask("/events/_next/", last=last).status_code == 503
     first = ask(Accept="text/event-stream")
     assert first.status_code == 200
-    assert first.content.startswith(b"retry: ")
+    assert first.content.startswith(b"event: keep-alive\nretry: ")
     assert "Grip-Hold" not in first
 
 
@@ -335,7 +335,7 @@ def test_a_connection_that_the_predecessor_left_is_told_where_it_stands_as_it_go
     """It gave no id to those who had no event yet: they had come back without a position."""
     settings.GRIP_URL = url
     response = ask(PREDECESSORS_LINK, last="events-user%3A5; last-id=3, events-a; last-id=0")
-    assert response.content == b"id: a:0,user%%3A5:3\n\n"
+    assert response.content == b"event: keep-alive\nid: a:0,user%%3A5:3\n\n"
     assert "filter=build-id" in response["Grip-Channel"]
     assert not {"Grip-Hold", "Grip-Link"} & set(response.headers)
 

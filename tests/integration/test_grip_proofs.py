@@ -173,7 +173,7 @@ def test_a_connection_of_before_the_proofs_is_ended(alice):
 def test_the_end_of_a_predecessors_connection_proves_nothing():
     """Anybody can ask for it, of any channels: a proof in it would be good for them."""
     ended = ask("/events/?es-meta=x", last="events-own; last-id=0")
-    assert ended.content == b"id: own:0\n\n"
+    assert ended.content == b"event: keep-alive\nid: own:0\n\n"
     assert "user-anonymous; prev-id=e0;" in ended["Grip-Channel"]
     assert_ended(ask("/events/_next/", last=last_of(ended)))
 

@@ -110,7 +110,7 @@ def test_an_item_on_a_reliable_channel():
 def test_an_item_on_an_unreliable_channel_has_no_id_and_passes_no_filter():
     assert grip.event_item(Event("a", "message", "100%"), "pre-") == {
         "channel": "pre-events-a",
-        "formats": {"http-stream": {"content": "event: message\ndata: 100%\n\n"}},
+        "formats": {"http-stream": {"content": "data: 100%\n\n"}},
     }
 
 

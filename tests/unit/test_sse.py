@@ -103,9 +103,9 @@ def test_an_event_without_cursor_leaves_the_cursor_alone(kind, data):
 
 
 @given(cursors)
-def test_an_id_alone_moves_the_cursor_and_dispatches_nothing(cursor):
+def test_a_position_alone_moves_the_cursor_and_dispatches_nothing(cursor):
     parser = EventStreamParser()
-    assert read(sse.encode_id(cursor), parser=parser) == []
+    assert read(sse.encode_position(cursor), parser=parser) == []
     assert parser.last_event_id == cursor
 
 
@@ -125,8 +125,28 @@ def test_types_that_may_be_sent_arrive_as_they_are(kind):
 
 def test_the_first_bytes_push_through_buffers():
     opened = sse.encode_open("a:1")
-    assert opened.startswith(b":" + b" " * 2048 + b"\n\n")
-    assert opened.endswith(b"event: stream-open\ndata: \nid: a:1\n\n")
+    assert opened == b":" + b" " * 2048 + b"\nevent: stream-open\ndata: \nid: a:1\n\n"
+
+
+def test_a_message_is_an_event_without_a_type_as_htmx_4_wants_it_and_no_other_is():
+    assert sse.encode("message", "x", "a:1") == b"data: x\nid: a:1\n\n"
+    assert sse.encode("", "x").startswith(b"event: \n"), "only a storage of others has this type"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        sse.encode_open("a:1"),
+        sse.encode_open(""),
+        sse.encode_position("a:1"),
+        sse.encode_retry(1234),
+        sse.KEEP_ALIVE,
+    ],
+)
+def test_no_block_without_data_looks_like_an_empty_message(written):
+    """fetch-event-source takes each blank line for a message: the padding was an empty one."""
+    for block in written.removesuffix(b"\n\n").split(b"\n\n"):
+        assert any(line.startswith(b"event: ") for line in block.split(b"\n"))
 
 
 def test_a_stream_without_a_log_opens_without_a_cursor():
