@@ -41,6 +41,7 @@ from django_eventstream.hub.revocations import ControlMark
 from django_eventstream.web.asking import Route, Routes, Scope, asks_for_stream
 from django_eventstream.web.handler import OneThreadHandler
 from django_eventstream.web.refusals import send_back, send_refusal
+from django_eventstream.web.responses import NO_ENCODING
 from django_eventstream.web.tickets import Tickets
 from django_eventstream.web.turnstile import (
     MOST_INSIDE,
@@ -247,7 +248,7 @@ def _obstacle_in(start: Message) -> str:
     headers = {name.lower(): value.decode("latin-1") for name, value in start["headers"]}
     if start["status"] != HTTPStatus.OK:
         return f"it has status {start['status']}"
-    if encoding := headers.get(b"content-encoding"):
+    if (encoding := headers.get(b"content-encoding", "")) not in ("", NO_ENCODING):
         return f"it has Content-Encoding {encoding}"
     kind = headers.get(b"content-type", "")
     return "" if kind.startswith(sse.CONTENT_TYPE) else f"it has Content-Type {kind}"

@@ -17,7 +17,7 @@ from django_eventstream.events import Event
 from django_eventstream.web.grip import hold_response, recovery_response
 from django_eventstream.web.proxy import is_proxied
 from django_eventstream.web.requests import make_hold
-from django_eventstream.web.responses import keep_as_it_is
+from django_eventstream.web.responses import forbid_buffering, keep_as_it_is
 
 
 class EventResponse:
@@ -64,6 +64,7 @@ class EventResponse:
         """
         response = self._answer(http_request)
         keep_as_it_is(http_request, response)
+        forbid_buffering(response)
         return response
 
     def _answer(self, http_request: HttpRequest) -> HttpResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
+from tests.services.certificate import trusting
 from tests.services.deadline import HEALTHY, wait_until
 from tests.transcript import Connection, Transcript, condition
 
@@ -122,11 +122,7 @@ class StreamsOfOneConnection:
         connected.settimeout(None)
         if self.parts.scheme == "http":
             return connected
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.set_alpn_protocols(["h2"])
-        encrypted = context.wrap_socket(connected)
+        encrypted = trusting("h2").wrap_socket(connected)
         assert encrypted.selected_alpn_protocol() == "h2", "it speaks no HTTP/2"
         return encrypted
 

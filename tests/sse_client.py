@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from tests.http_stream import Exchange
+from tests.services.certificate import trusting
 from tests.services.deadline import HEALTHY, wait_until
 from tests.sse_parser import EventStreamParser, Message
 from tests.transcript import (
@@ -153,6 +154,8 @@ class StreamClient(Transcript):
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
             connected.settimeout(HEALTHY)
             connected.connect(address)
+            if self.url.startswith("https:"):
+                connected = trusting().wrap_socket(connected)
             connected.settimeout(self.patience)
             with self._lock:
                 if self._closed.is_set():

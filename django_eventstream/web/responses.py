@@ -32,6 +32,11 @@ CACHE_CONTROL = "no-cache, no-transform, private, no-store"
 """Of all our answers, which depend on who asks, and on what was sent meanwhile: neither is in the
 URL. Without it any cache may keep an answer and give it to somebody else (RFC 9111 §3, §4.2.2)."""
 
+NO_ENCODING = "identity"
+"""The `Content-Encoding` of streams. A proxy that compresses holds back what is too little for it,
+and Caddy, Varnish and nginx do not heed `no-transform`: they leave alone what has an encoding.
+RFC 9110 §8.4 would rather not see this one there; to clients it means what it says."""
+
 CONDITIONS = (
     "HTTP_IF_MATCH",
     "HTTP_IF_NONE_MATCH",
@@ -99,7 +104,7 @@ def keep_out_of_caches(request: HttpRequest, response: HttpResponseBase) -> Http
 def finish_headers(request: HttpRequest, response: Response) -> Response:
     """Keep caches, compression and buffering proxies away from a stream."""
     keep_as_it_is(request, response)
-    response["X-Accel-Buffering"] = "no"
+    forbid_buffering(response)
     add_cors_headers(request, response)
     return response
 
@@ -108,6 +113,12 @@ def retry_response() -> HttpResponse:
     """Return a stream that ends, and says when to come back; its headers are to be finished."""
     body = sse.encode_retry(random.randint(*RETRY_MILLISECONDS))
     return HttpResponse(body, content_type=sse.CONTENT_TYPE)
+
+
+def forbid_buffering(response: HttpResponseBase) -> None:
+    """Let proxies send on each part of a stream at once, and as it is."""
+    response["X-Accel-Buffering"] = "no"
+    response.headers.setdefault("Content-Encoding", NO_ENCODING)
 
 
 def error_response(request: HttpRequest, error: EventStreamError) -> HttpResponseBase:

@@ -518,6 +518,7 @@ def test_1_3_utils_set_headers(settings):
     old("add_default_headers", headers, request)
     old("augment_cors_headers", only_cors, request)
     assert response["X-Accel-Buffering"] == headers["X-Accel-Buffering"] == "no"
+    assert response["Content-Encoding"] == headers["Content-Encoding"] == "identity"
     assert headers["Cache-Control"].startswith("no-cache")
     assert "X-Accel-Buffering" not in only_cors
     for found in response, headers, only_cors:

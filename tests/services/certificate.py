@@ -1,7 +1,8 @@
-"""A certificate for servers of the tests, signed by itself."""
+"""A certificate for servers of the tests, signed by itself, and clients that trust it."""
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -36,3 +37,13 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
     )
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return key_file, certificate_file
+
+
+def trusting(*protocols: str) -> ssl.SSLContext:
+    """TLS with whoever answers, in one of these protocols."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
