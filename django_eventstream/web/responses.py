@@ -122,7 +122,8 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
         body = sse.encode_retry(random.randint(*RETRY_MILLISECONDS))
     else:
         if not isinstance(error, EventPermissionError | BadRequestError):
-            logger.error("A stream could not start", exc_info=error)
+            reason = error.__cause__ or error
+            logger.error("A stream could not start: %r", reason, exc_info=error)
         body = sse.encode_error(error.condition, str(error), error.channels)
     status = HTTPStatus.OK if _is_event_source(request) else error.status
     return finish_headers(request, HttpResponse(body, status=status, content_type=sse.CONTENT_TYPE))
