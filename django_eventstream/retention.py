@@ -47,7 +47,11 @@ class _Limits:
             try:
                 self._kept[channel] = kept = self.of(channel)
             except Exception:
-                logger.warning("What %r keeps is unknown: all of it", channel, exc_info=True)
+                logger.warning(
+                    "All events of %r are kept: get_retention() of the channel manager failed",
+                    channel,
+                    exc_info=True,
+                )
                 self._kept[channel] = kept = (None, None)
             if channel != CONTROL_CHANNEL:
                 self._any.add(kept)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import classonlymethod
 
@@ -24,7 +23,7 @@ from django_eventstream.renderers import (
     SSEEventRenderer,
 )
 from django_eventstream.views import events
-from django_eventstream.web.asking import answers_with_streams
+from django_eventstream.web.asking import answers_with_streams, never_atomic
 from django_eventstream.web.cors import add_cors_headers, is_preflight
 from django_eventstream.web.proxy import is_recovery
 from django_eventstream.web.requests import calling_manager
@@ -87,8 +86,8 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         )
         return view
 
-    # For the reason see `views.stream.events()`; `as_view()` hands on what marks it.
-    @transaction.non_atomic_requests
+    # `as_view()` hands on what marks it.
+    @never_atomic
     @answers_with_streams
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer a request. A proxy's question, and a browser's, come without credentials."""

@@ -20,7 +20,11 @@ def check_proxies(**kwargs: Any) -> Iterator[CheckMessage]:
         proxies = get_proxies()
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         text = f"GRIP_URL or GRIP_PROXIES cannot be read: {problem!r}."
-        yield error("eventstream.E020", text, "See the guide to Pushpin.")
+        hint = (
+            'Write GRIP_URL = "http://localhost:5561?key=…", or '
+            'GRIP_PROXIES = [{"control_uri": "http://localhost:5561", "key": "…"}].'
+        )
+        yield error("eventstream.E020", text, hint)
         return
     for proxy in proxies:
         if not _is_address(proxy.control_uri):

@@ -42,7 +42,10 @@ class GripPublisher(Publisher):
         bodies = [self._encode(event) for event in told]
         self._put([body for body in bodies if body], _last_ids(told), wait=wait)
         if wait and not all(bodies):
-            raise PublishError("an event that is not stored is larger than a GRIP proxy takes")
+            raise PublishError(
+                f"an event that is not stored is larger than a GRIP proxy takes ({BATCH_BYTES} "
+                "bytes): send less, or have is_channel_reliable() of the channel manager store it"
+            )
 
     def disconnect(self, user_id: str | None, channel: str) -> None:
         """Let the connections of a user (None: not logged in) that read a channel ask again.

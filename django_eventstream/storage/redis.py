@@ -240,7 +240,11 @@ def _limits(channel: str) -> tuple[int | str, int | str]:
         kept = get_retention(channel)
     except Exception:
         # The project's own channel manager is asked; what it does not say is no reason to fail.
-        logger.warning("What %r keeps is unknown: all of it", channel, exc_info=True)
+        logger.warning(
+            "All events of %r are kept: get_retention() of the channel manager failed",
+            channel,
+            exc_info=True,
+        )
         return "", ""
     milliseconds = "" if kept.seconds is None else max(1, int(kept.seconds * 1000))
     return milliseconds, "" if kept.count is None else kept.count

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden, HttpResponseNotAllowed
 from django.views.decorators.csrf import csrf_exempt
 
@@ -20,6 +19,7 @@ from django_eventstream.exceptions import (
 from django_eventstream.grip import Position
 from django_eventstream.hold import Hold
 from django_eventstream.proxies import get_proxies
+from django_eventstream.web.asking import never_atomic
 from django_eventstream.web.grip import end_of_predecessor, end_response, recovery_response
 from django_eventstream.web.proofs import is_of_open, is_told
 from django_eventstream.web.proxy import (
@@ -39,7 +39,7 @@ METHODS = ["GET", "HEAD"]
 
 @csrf_exempt
 @login_not_required
-@transaction.non_atomic_requests
+@never_atomic
 @never_cached
 def recover(
     request: HttpRequest, eventstream_token: str | None = None, **kwargs: Any

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.views.decorators.csrf import csrf_exempt
 
@@ -12,7 +11,7 @@ from django_eventstream import sse
 from django_eventstream.exceptions import EventStreamError
 from django_eventstream.hold import Hold
 from django_eventstream.views.recover import recover
-from django_eventstream.web.asking import answers_with_streams
+from django_eventstream.web.asking import answers_with_streams, never_atomic
 from django_eventstream.web.first_stream import first_stream
 from django_eventstream.web.grip import hold_response
 from django_eventstream.web.proxy import is_proxied, is_recovery
@@ -25,9 +24,7 @@ METHODS = ["GET", "HEAD", "OPTIONS"]
 
 # A method that changes nothing needs no token, and one that is refused gets 405 rather than 403.
 @csrf_exempt
-# Nothing here writes with the project's data, and a transaction would cost each client that comes
-# back a database connection, and SQLite's one write lock, under ATOMIC_REQUESTS.
-@transaction.non_atomic_requests
+@never_atomic
 @answers_with_streams
 @never_cached
 def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:

@@ -1,4 +1,7 @@
-"""Which requests are for streams: these ask Django in turn, and the others are let pass."""
+"""Which requests are for streams: these ask Django in turn, and the others are let pass.
+
+And what a view that answers with streams says of itself to Django and to the wrapper.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 
 from django.core.handlers.asgi import get_script_prefix
+from django.db import transaction
 from django.urls import resolve
 
 from django_eventstream import sse
@@ -26,6 +30,27 @@ def answers_with_streams(view: View) -> View:
 def is_marked(view: object) -> bool:
     """Say whether `answers_with_streams()` marked a view, which may be any callable."""
     return getattr(view, _MARK, None) is True
+
+
+class _EveryDatabase(set[str]):
+    """Answers Django that a view takes part in no transaction, whatever the alias.
+
+    `non_atomic_requests()` does so for one alias, and which ones there are only the settings know.
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def never_atomic(view: View) -> View:
+    """Run a view in no transaction, whichever databases have ATOMIC_REQUESTS.
+
+    Nothing of ours writes with the project's data, and a transaction would cost each client that
+    comes back a database connection, and SQLite's one write lock.
+    """
+    marked: Any = transaction.non_atomic_requests(view)
+    marked._non_atomic_requests = _EveryDatabase(marked._non_atomic_requests)
+    return view
 
 
 def asks_for_stream(scope: Scope) -> bool:

@@ -160,7 +160,9 @@ def calling_manager(
     except passing:
         raise
     except (DatabaseError, InterfaceError) as error:
-        raise StorageUnavailableError(f"the database cannot be reached: {error}") from error
+        raise StorageUnavailableError(
+            f"the database failed under the channel manager: {error}"
+        ) from error
     except Exception as error:
         raise EventStreamError("Internal error") from error
 

@@ -139,7 +139,8 @@ def error_response(request: HttpRequest, error: EventStreamError) -> HttpRespons
         response = retry_response()
     else:
         if not isinstance(error, EventPermissionError | BadRequestError):
-            logger.error("A stream could not start", exc_info=error)
+            reason = error.__cause__ or error
+            logger.error("A stream could not start: %r", reason, exc_info=error)
         body = sse.encode_error(error.condition, str(error), error.channels)
         response = HttpResponse(body, content_type=sse.CONTENT_TYPE)
     if not _is_event_source(request):

@@ -8,6 +8,8 @@ import time
 import jwt
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.handlers.base import BaseHandler
+from django.db import connections
 from django.test import Client
 from django.urls import include, path, resolve
 
@@ -74,3 +76,14 @@ def test_the_views_are_marked_like_the_plain_one(url):
     view, plain = resolve(url).func, resolve("/events/", "tests.urls").func
     for mark in ("_non_atomic_requests", "_answers_with_event_streams"):
         assert getattr(view, mark) == getattr(plain, mark)
+
+
+@pytest.mark.parametrize("url", ["/api/events/", "/events/", "/events/_next/"])
+def test_no_database_has_a_transaction_for_a_stream(url, monkeypatch):
+    """One with ATOMIC_REQUESTS had, unless it was the one called default."""
+    atomic = {**connections.settings["default"], "ATOMIC_REQUESTS": True}
+    monkeypatch.setitem(connections.settings, "default", atomic)
+    monkeypatch.setitem(connections.settings, "other", atomic)
+    view = resolve(url, "tests.drf").func
+    assert BaseHandler().make_view_atomic(view) is view
+    assert BaseHandler().make_view_atomic(drf.page) is not drf.page

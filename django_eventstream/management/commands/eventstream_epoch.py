@@ -31,13 +31,19 @@ class Command(BaseCommand):
     def handle(self, *args: Any, yes: bool, **options: Any) -> None:
         storage = get_storage()
         if storage is None:
-            raise CommandError("EVENTSTREAM_STORAGE_CLASS is None: no events are stored.")
+            raise CommandError(
+                "EVENTSTREAM_STORAGE_CLASS is None: no events are stored. Leave it out, and they "
+                "are in the project's database."
+            )
         if not yes:
             self._confirm()
         try:
             epoch = storage.begin_epoch()
         except NotImplementedError as error:
-            raise CommandError("This storage has no epochs to start.") from error
+            raise CommandError(
+                f"{type(storage).__name__} in EVENTSTREAM_STORAGE_CLASS has no epochs to start: it "
+                "has no begin_epoch()."
+            ) from error
         except StorageUnavailableError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(self.style.SUCCESS(f"Epoch {epoch} has begun."))

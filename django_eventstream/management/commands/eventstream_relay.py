@@ -35,7 +35,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, interval: float, **options: Any) -> None:
         storage = get_storage()
         if storage is None:
-            raise CommandError("EVENTSTREAM_STORAGE_CLASS is None: no events are stored.")
+            raise CommandError(
+                "EVENTSTREAM_STORAGE_CLASS is None: no events are stored. Leave it out, and they "
+                "are in the project's database."
+            )
         watch = Watch(storage, interval) if storage.supports_watch else None
         if once:
             self._look_once(watch)

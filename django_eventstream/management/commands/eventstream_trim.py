@@ -35,7 +35,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, channel: list[str] | None, **options: Any) -> None:
         storage = get_storage()
         if storage is None:
-            raise CommandError("EVENTSTREAM_STORAGE_CLASS is None: no events are stored.")
+            raise CommandError(
+                "EVENTSTREAM_STORAGE_CLASS is None: no events are stored. Leave it out, and they "
+                "are in the project's database."
+            )
         names = _all_channels(storage) if channel is None else _checked(channel)
         try:
             total = sum(self._trim(storage, name, options["verbosity"]) for name in names)
