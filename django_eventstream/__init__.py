@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from django_eventstream.eventrequest import EventRequest as EventRequest
     from django_eventstream.eventresponse import EventResponse as EventResponse
     from django_eventstream.events import Event as Event
+    from django_eventstream.eventstream import aget_events as aget_events
     from django_eventstream.eventstream import get_events as get_events
     from django_eventstream.exceptions import EventPermissionError as EventPermissionError
 
@@ -32,6 +33,7 @@ _HOMES = {
     "EventPermissionError": "django_eventstream.exceptions",
     "EventRequest": "django_eventstream.eventrequest",
     "EventResponse": "django_eventstream.eventresponse",
+    "aget_events": "django_eventstream.eventstream",
     "get_events": "django_eventstream.eventstream",
     **dict.fromkeys(
         (

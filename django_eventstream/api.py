@@ -76,6 +76,9 @@ def send_events(events: Iterable[SendArgument], async_publish: bool = True) -> l
     return _send([_to_event(argument) for argument in events], wait=not async_publish)
 
 
+@async_unsafe(
+    "get_current_event_id() blocks: in async code write `await aget_current_event_id(…)`."
+)
 def get_current_event_id(channels: Iterable[str]) -> str:
     """Return the cursor that stands at the end of these channels, such as `"a:3,b:0"`.
 
@@ -92,6 +95,10 @@ def get_current_event_id(channels: Iterable[str]) -> str:
     return format_cursor([(name, position.ids[name]) for name in names], position.epoch)
 
 
+@async_unsafe(
+    "channel_permission_changed() blocks:"
+    " in async code write `await achannel_permission_changed(…)`."
+)
 def channel_permission_changed(user: Any, channel: str) -> None:
     """End the user's streams on `channel`, everywhere, if the user may not read it any more.
 

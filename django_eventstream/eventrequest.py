@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest
+from django.utils.asyncio import async_unsafe
 
 from django_eventstream.cursors import Cursor
 from django_eventstream.exceptions import BadRequestError, SessionEndedError
@@ -69,6 +71,20 @@ class EventRequest:
         if http_request is not None:
             self.apply_http_request(http_request, channel_limit, view_kwargs)
 
+    @classmethod
+    async def amake(
+        cls,
+        http_request: HttpRequest,
+        channel_limit: int = CHANNEL_LIMIT,
+        view_kwargs: Mapping[str, Any] | None = None,
+    ) -> EventRequest:
+        """Make one in async code, of a request whose user may have to be looked for."""
+        return await sync_to_async(cls)(http_request, channel_limit, view_kwargs)
+
+    @async_unsafe(
+        "EventRequest(request) reads the session:"
+        " in async code write `await EventRequest.amake(request)`."
+    )
     def apply_http_request(
         self,
         http_request: HttpRequest,

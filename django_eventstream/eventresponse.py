@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
+from django.utils.asyncio import async_unsafe
 
 from django_eventstream import sse
 from django_eventstream.control import user_key
@@ -53,6 +55,9 @@ class EventResponse:
         """Say whether the event was not sent with this user among those who skip it."""
         return user_key(self.user) not in event.skip_user_ids
 
+    @async_unsafe(
+        "to_grip_response() blocks: in async code write `await response.ato_grip_response(…)`."
+    )
     def to_grip_response(self, http_request: HttpRequest) -> HttpResponse:
         """Answer with a stream that the GRIP proxy of the request holds from here on.
 
@@ -66,6 +71,8 @@ class EventResponse:
         keep_as_it_is(http_request, response)
         forbid_buffering(response)
         return response
+
+    ato_grip_response = sync_to_async(to_grip_response)
 
     def _answer(self, http_request: HttpRequest) -> HttpResponse:
         if not is_proxied(http_request):

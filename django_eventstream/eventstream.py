@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import sync_to_async
+from django.utils.asyncio import async_unsafe
+
 from django_eventstream.api import channel_permission_changed as channel_permission_changed
 from django_eventstream.api import get_current_event_id as get_current_event_id
 from django_eventstream.api import send_event as send_event
@@ -20,6 +23,7 @@ from django_eventstream.outbox import look
 from django_eventstream.storage.base import Storage
 
 
+@async_unsafe("get_events() blocks: in async code write `await aget_events(…)`.")
 def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> EventResponse:
     """Read what comes after the position of a request, for a view that makes its own answer.
 
@@ -59,6 +63,9 @@ def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> Eve
         else:
             _read(storage, name, after, current, share, response)
     return response
+
+
+aget_events = sync_to_async(get_events)
 
 
 def _read(

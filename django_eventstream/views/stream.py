@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.utils.asyncio import async_unsafe
 from django.views.decorators.csrf import csrf_exempt
 
 from django_eventstream import sse
@@ -22,13 +24,19 @@ from django_eventstream.web.streams import stream_response
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
 
+# For each visitor, not only for one who is logged in: then the user is looked for in the database.
+@async_unsafe("events() blocks: in async code write `return await aevents(request, …)`.")
 # A method that changes nothing needs no token, and one that is refused gets 405 rather than 403.
 @csrf_exempt
 @never_atomic
 @answers_with_streams
 @never_cached
 def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-    """Stream the events of the channels that the URL or the query names."""
+    """Stream the events of the channels that the URL or the query names.
+
+    It reads the session and the log. An `async def` view awaits `aevents()`, which takes the same
+    arguments; `events()` raises `SynchronousOnlyOperation` there.
+    """
     # Django REST framework's request has one of Django's inside, which has the user as well.
     request = getattr(request, "_request", request)
     if request.method not in METHODS:
@@ -48,6 +56,9 @@ def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
     return finish_headers(request, _answer(request, hold))
 
 
+aevents = sync_to_async(events)
+
+
 def _answer(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     if not is_proxied(request):
         return stream_response(request, hold)
@@ -59,4 +70,4 @@ def _answer(request: HttpRequest, hold: Hold) -> HttpResponseBase:
 
 def _is_open(request: HttpRequest) -> bool:
     """Say whether no other view, nor a decorator of one, has decided who may ask here."""
-    return request.resolver_match is not None and request.resolver_match.func is events
+    return request.resolver_match is not None and request.resolver_match.func in (events, aevents)

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 
 import pytest
-from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, transaction
 from django.test import TestCase
 
@@ -362,15 +361,6 @@ def send_while_another_gets_ready_to_lock(other):
 def call_first_after_commit(callback):
     """Happens between the commit and all that follows it."""
     connection.run_on_commit.insert(0, (set(), callback, False))
-
-
-def test_async_code_is_told_to_await(default_database):
-    async def send(function, *arguments):
-        function(*arguments)
-
-    for function, arguments in [(send_event, ("a", "t", 1)), (send_events, ([],))]:
-        with pytest.raises(SynchronousOnlyOperation, match=f"await a{function.__name__}"):
-            asyncio.run(send(function, *arguments))
 
 
 def test_async_code_sends_with_the_async_twins(default_database):

@@ -15,6 +15,7 @@ from django_eventstream import (
     EventRequest,
     EventResponse,
     aget_current_event_id,
+    aget_events,
     asend_event,
     asend_events,
     channel_permission_changed,
@@ -24,7 +25,7 @@ from django_eventstream import (
     send_events,
 )
 from django_eventstream.channelmanager import DefaultChannelManager, Retention
-from django_eventstream.views import events
+from django_eventstream.views import aevents, events
 
 
 def send() -> None:
@@ -72,3 +73,15 @@ def change(user: User) -> None:
 
 def view(request: HttpRequest) -> HttpResponseBase:
     return events(request, channels=["news"])
+
+
+async def stream_out_of_async_code(request: HttpRequest) -> HttpResponseBase:
+    return await aevents(request, channels=["news"])
+
+
+async def read_in_async_code(request: HttpRequest) -> HttpResponseBase:
+    event_request = await EventRequest.amake(request)
+    assert_type(event_request, EventRequest)
+    response = await aget_events(event_request, limit=50)
+    assert_type(response, EventResponse)
+    return await response.ato_grip_response(request)
