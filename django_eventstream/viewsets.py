@@ -18,6 +18,7 @@ from django_eventstream import sse
 from django_eventstream.backends import get_channel_manager
 from django_eventstream.exceptions import EventStreamError
 from django_eventstream.models import Event
+from django_eventstream.openapi import describe_stream
 from django_eventstream.renderers import (
     NAMING_IN_URL,
     BrowsableAPIEventStreamRenderer,
@@ -97,10 +98,12 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
         response: HttpResponseBase = super().dispatch(request, *args, **kwargs)
         return keep_out_of_caches(request, response)
 
+    @describe_stream
     def list(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channels of the class, or those that the query names."""
         return self._answer(request, kwargs)
 
+    @describe_stream
     @action(detail=False, url_path="(?P<channel>[^/]+)")  # type: ignore[untyped-decorator]
     def channel(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channel that the URL names."""
