@@ -33,7 +33,8 @@ _UNSAFE_IN_FIELD = str.maketrans("", "", "\r\n\x00")
 def encode_body(event_type: str, data: str) -> bytes:
     """Encode the `event:` and `data:` lines of an event, without the line that ends it.
 
-    Without an `event:` line it is a `message` (WHATWG HTML §9.2.6); htmx 4 shows only those. Lone surrogates, which UTF-8 cannot carry and sending refuses, become `?`.
+    Without an `event:` line it is a `message` (WHATWG HTML §9.2.6); htmx 4 swaps only those. Lone
+    surrogates, which UTF-8 cannot carry and sending refuses, become `?`.
     """
     if "\n" in data or "\r" in data:
         data = _LINE_END.sub("\ndata: ", data)

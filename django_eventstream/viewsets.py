@@ -17,6 +17,7 @@ from django_eventstream import sse
 from django_eventstream.backends import get_channel_manager
 from django_eventstream.exceptions import EventStreamError
 from django_eventstream.models import Event
+from django_eventstream.openapi import describe_stream
 from django_eventstream.renderers import (
     NAMING_IN_URL,
     BrowsableAPIEventStreamRenderer,
@@ -106,10 +107,12 @@ class EventsViewSet(ViewSet):  # type: ignore[misc]
             self.http_method_not_allowed(request, *args, **kwargs)
         super().initial(request, *args, **kwargs)
 
+    @describe_stream
     def list(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channels of the class, or those that the query names."""
         return self._answer(request, kwargs)
 
+    @describe_stream
     @action(detail=False, url_path="(?P<channel>[^/]+)")  # type: ignore[untyped-decorator]
     def channel(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Stream the channel that the URL names."""

@@ -1,4 +1,4 @@
-"""Django's GZipMiddleware in front of a stream, in a real server and a real browser."""
+"""Middleware that compresses, in front of a stream, in a real server and a real browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from django.conf import settings
 
 from tests.services.deadline import HEALTHY, wait_until
 
-WITH_GZIP = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
+GZIP = "django.middleware.gzip.GZipMiddleware"
+# Of the package django-http-compression: Zstandard, Brotli and gzip.
+ANY = "django_http_compression.middleware.HttpCompressionMiddleware"
 
 LISTEN = """
 window.numbers = [];
@@ -19,15 +21,23 @@ window.source.onmessage = (event) => window.numbers.push(JSON.parse(event.data))
 """
 
 
-@pytest.fixture(params=["uvicorn", "uvicorn+wrapper"])
+@pytest.fixture(
+    params=[("uvicorn", GZIP), ("uvicorn+wrapper", GZIP), ("uvicorn", ANY)],
+    ids=lambda param: f"{param[0]}-{param[1].rpartition('.')[2]}",
+)
 def server(request, app_server, sqlite_only):
-    return app_server(sqlite_only, request.param, settings={"MIDDLEWARE": WITH_GZIP})
+    kind, compression = request.param
+    middleware = [compression, *settings.MIDDLEWARE]
+    return app_server(sqlite_only, kind, settings={"MIDDLEWARE": middleware})
 
 
 def test_a_stream_is_never_compressed(server):
-    """GZipMiddleware makes a gzip member of each chunk, and browsers read the first one only."""
+    """GZipMiddleware makes a gzip member of each chunk, and browsers read the first one only.
+
+    The other keeps a compressor for each stream, of 0.85 MB.
+    """
     request = urllib.request.Request(
-        f"{server.url}/events/?channel=a", headers={"Accept-Encoding": "gzip, br"}
+        f"{server.url}/events/?channel=a", headers={"Accept-Encoding": "gzip, br, zstd"}
     )
     with urllib.request.urlopen(request, timeout=HEALTHY) as response:
         assert response.headers["Content-Encoding"] == "identity"

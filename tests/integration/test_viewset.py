@@ -27,8 +27,9 @@ from django_eventstream import asend_event
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.hub.current import get_hub
 from django_eventstream.web.responses import CACHE_CONTROL
+from tests import settings as global_settings
 from tests.services.deadline import HEALTHY
-from tests.services.python import ROOT
+from tests.services.python import ROOT, manage
 from tests.visitor import Visitor
 
 LANES = {"plain": ASGIHandler, "wrapper": lambda: EventStreamApplication(ASGIHandler())}
@@ -387,6 +388,27 @@ def test_no_two_ways_of_the_lanes_differ():
         made = [answer(lane, path).headers for lane in LANES.values()]
         for one, other in combinations(made, 2):
             assert one == other
+
+
+def test_drf_spectacular_describes_every_form_of_a_view_set_without_a_warning():
+    """It could not guess a serializer, left the view out, and gave two operations one id."""
+    apps = ["rest_framework", "drf_spectacular"]
+    schema = manage(
+        *("spectacular", "--validate", "--fail-on-warn", "--format", "openapi-json"),
+        settings={
+            "INSTALLED_APPS": [*global_settings.INSTALLED_APPS, *apps],
+            "ROOT_URLCONF": "tests.schema_urls",
+            "REST_FRAMEWORK": {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"},
+        },
+    )
+    paths = json.loads(schema)["paths"]
+    assert len(paths) == 18
+    for path in paths.values():
+        assert list(path["get"]["responses"]["200"]["content"]) == [STREAM]
+    channel = paths["/api/events/{channel}/"]["get"]
+    assert [each["name"] for each in channel["parameters"]] == [
+        "Last-Event-ID", "channel", "channels", "lastEventId",
+    ]  # fmt: skip
 
 
 def test_the_code_of_the_guide_runs(lane, settings):
