@@ -44,6 +44,9 @@ class Settings:
     WINDOW_BYTES: int = 1024 * 1024
     """Recent events of one channel that a process keeps in memory for those who fell behind."""
 
+    TOTAL_WINDOW_BYTES: int = 64 * 1024 * 1024
+    """Recent events of all channels together that a process keeps in memory."""
+
     BACKLOG_BYTES: int = 64 * 1024
     """Most bytes that are prepared for one connection at once."""
 

@@ -28,6 +28,7 @@ NUMBERS = {
     "KEEP_ALIVE_SECONDS": (float, False),
     "POLL_SECONDS": (float, False),
     "WINDOW_BYTES": (int, False),
+    "TOTAL_WINDOW_BYTES": (int, False),
     "BACKLOG_BYTES": (int, False),
     "REQUEST_LIMIT": (int, False),
     "RECOVERY_SECONDS": (int, False),

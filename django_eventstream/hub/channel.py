@@ -42,6 +42,9 @@ class Reader(Breakable, Protocol):
     def history_gone(self, channel: HeldChannel, oldest: int) -> None:
         """What was missing before `oldest` is not kept any more."""
 
+    def is_behind(self, channel: HeldChannel) -> bool:
+        """Whether it has not taken, or may want, what the window has."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wish:
@@ -77,10 +80,14 @@ class HeldChannel:
         is_reliable: bool,
         window_bytes: int,
         schedule: Callable[[Wish], None],
+        settle: Callable[[HeldChannel], None],
         listener: Callable[[Event], None] | None = None,
         missed: Callable[[], None] | None = None,
     ) -> None:
-        """`listener` hears every event, and `missed()` says that there were some it never will."""
+        """`settle()` is called when the window has more than before, or less.
+
+        `listener` hears every event, and `missed()` says that there were some it never will.
+        """
         self.name = name
         self.is_reliable = is_reliable
         self.readers: dict[Reader, None] = {}
@@ -100,16 +107,21 @@ class HeldChannel:
         """Grows when the channel goes on from another place: what was read before is void."""
         self._epoch = 0
         self._schedule = schedule
+        self._settle = settle
         self._listener = listener
         self._missed = missed
         self._target_when_asked = 0
+
+    def has_somebody_behind(self) -> bool:
+        """Say whether somebody would have to do without what the window has."""
+        return any(reader.is_behind(self) for reader in self.readers)
 
     # What hints say
 
     def position(self, last_id: int, epoch: int) -> None:
         """Learn where the log stands before anything else is known."""
         self._epoch = epoch
-        self.window.restart(last_id)
+        self._restart_window(last_id)
         self.is_positioned = True
         self.positioned_at = time.monotonic()
         self.hint(last_id)
@@ -180,7 +192,8 @@ class HeldChannel:
         if after <= self.window.last_id < end:
             known = self.window.last_id - after
             self._extend(events[known:], frames[known:])
-        self.window.prepend(frames)
+        if self.window.prepend(frames):
+            self._settle(self)
         if not frames and self.target == self._target_when_asked:
             # The log has less than a hint said, and it is the log that counts.
             self.target = self.window.last_id
@@ -201,7 +214,7 @@ class HeldChannel:
     def take_gone(self, wish: Wish, gone: HistoryGoneError) -> None:
         """Learn that the log keeps nothing before `gone.oldest`."""
         if self.window.last_id < gone.oldest - 1:
-            self.window.restart(gone.oldest - 1)
+            self._restart_window(gone.oldest - 1)
             self.positioned_at = time.monotonic()
             self._wake_all()
             self._tell_missed()
@@ -213,10 +226,15 @@ class HeldChannel:
 
     def _extend(self, events: Sequence[Event], frames: list[Frame]) -> None:
         self.window.append(frames)
+        self._settle(self)
         if self._listener is not None:
             for event in events:
                 self._listener(event)
         self._wake_all()
+
+    def _restart_window(self, last_id: int) -> None:
+        self.window.restart(last_id)
+        self._settle(self)
 
     def _tell_missed(self) -> None:
         if self._missed is not None:

@@ -73,6 +73,7 @@ def _make_hub() -> Hub:
             poll_seconds=settings.POLL_SECONDS,
             keep_alive_seconds=settings.KEEP_ALIVE_SECONDS,
             window_bytes=settings.WINDOW_BYTES,
+            total_window_bytes=settings.TOTAL_WINDOW_BYTES,
             backlog_bytes=settings.BACKLOG_BYTES,
         ),
         make_feeds(),

@@ -20,6 +20,7 @@ from django_eventstream.feeds.base import Feed
 from django_eventstream.hold import Hold
 from django_eventstream.hub.admission import Admission, retry_milliseconds
 from django_eventstream.hub.authorizations import Authorizations
+from django_eventstream.hub.budget import WindowBudget
 from django_eventstream.hub.channel import HeldChannel, Wish
 from django_eventstream.hub.connection import Connection, Outlet
 from django_eventstream.hub.convoy import Convoy, Convoys
@@ -41,6 +42,7 @@ class HubOptions:
     poll_seconds: float
     keep_alive_seconds: float
     window_bytes: int
+    total_window_bytes: int
     backlog_bytes: int
 
 
@@ -50,6 +52,8 @@ class HubStatistics:
 
     connections: int
     channels: int
+    window_bytes: int = 0
+    """What the windows of all channels have together."""
     threads: int = 0
     """Those that ask the log and the channel manager now; one is usual, and more of them hang."""
     task_failures: int = 0
@@ -74,6 +78,7 @@ class Hub:
         self._revocations: Revocations | None = None
         self._tasks = NamedTasks()
         self._authorizations = Authorizations(self._tasks)
+        self._budget = WindowBudget(options.total_window_bytes)
         self._turn = NextTurn()
         self._convoys = Convoys(self._turn, options.backlog_bytes)
         self._keep_alives = KeepAliveWheel(options.keep_alive_seconds)
@@ -194,6 +199,7 @@ class Hub:
         return HubStatistics(
             connections=len(self._connections),
             channels=held + len(self._loose_channels),
+            window_bytes=self._budget.bytes,
             threads=threads,
             task_failures=self._tasks.failures,
         )
@@ -225,6 +231,7 @@ class Hub:
         self._revocations = None
         self._channels.clear()
         self._loose_channels.clear()
+        self._budget.clear()
         self._tasks.cancel()
         self._authorizations.forget_all()
         if self._follower is not None:
@@ -244,7 +251,7 @@ class Hub:
     def _let_go(self, held: dict[str, HeldChannel], names: Iterable[str]) -> None:
         for name in names:
             if name in held and not held[name].readers:
-                del held[name]
+                self._budget.forget(held.pop(name))
 
     def _make_channel(
         self,
@@ -257,8 +264,9 @@ class Hub:
         return HeldChannel(
             name,
             is_reliable=is_reliable,
-            window_bytes=self._options.window_bytes,
+            window_bytes=min(self._options.window_bytes, self._options.total_window_bytes),
             schedule=self._schedule_read,
+            settle=self._budget.settle,
             listener=listener,
             missed=missed,
         )

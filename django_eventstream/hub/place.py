@@ -126,6 +126,10 @@ class Place(ABC):
             self._reset({channel.name: "expired"})
         self.wake()
 
+    def is_behind(self, channel: HeldChannel) -> bool:
+        """See `Reader.is_behind()`: whoever is not started may come back to anywhere."""
+        return self._positions.get(channel.name) != channel.window.last_id
+
     # What comes next
 
     def has_more(self) -> bool:

@@ -8,8 +8,11 @@ from django_eventstream import sse
 from django_eventstream.cursors import format_cursor
 from django_eventstream.events import Event
 
-FRAME_BYTES = 140
-"""What Python needs for a frame besides its text."""
+FRAME_BYTES = 160
+"""What Python needs for a frame besides its text, measured."""
+
+USER_BYTES = 100
+"""And for each user who does not get it."""
 
 
 class Frame:
@@ -34,7 +37,11 @@ class Frame:
     @property
     def size(self) -> int:
         """Bytes that it takes in memory, near enough."""
-        return len(self.whole) + FRAME_BYTES
+        return len(self.whole) + FRAME_BYTES + USER_BYTES * len(self.skip_user_ids)
+
+
+PART_KEPT = 4 / 5
+"""So much of a full window is left when the oldest go: moving the others costs little, then."""
 
 
 class Window:
@@ -44,7 +51,8 @@ class Window:
         self.last_id = last_id
         self._keeps_last = keeps_last
         self._frames: list[Frame] = []
-        self._bytes = 0
+        self.bytes = 0
+        """What the frames take in memory, near enough."""
         self._max_bytes = max_bytes
 
     @property
@@ -55,20 +63,21 @@ class Window:
     def append(self, frames: Sequence[Frame]) -> None:
         """Add frames that follow directly after `last_id`."""
         self._frames.extend(frames)
-        self._bytes += sum(frame.size for frame in frames)
+        self.bytes += sum(frame.size for frame in frames)
         self.last_id += len(frames)
-        # A quarter over the limit before anything moves, so that moving costs little per event.
-        if self._bytes > self._max_bytes * 5 // 4:
+        if self.bytes > self._max_bytes:
             self._shrink()
 
-    def prepend(self, frames: Sequence[Frame]) -> None:
-        """Add older frames, if they reach up to what is there and fit in."""
+    def prepend(self, frames: Sequence[Frame]) -> bool:
+        """Add older frames, if they reach up to what is there and fit in; say whether they do."""
         fitting = [frame for frame in frames if frame.id < self.first_id]
         size = sum(frame.size for frame in fitting)
         reaches = bool(fitting) and fitting[-1].id == self.first_id - 1
-        if reaches and self._bytes + size <= self._max_bytes:
+        fits = reaches and self.bytes + size <= self._max_bytes
+        if fits:
             self._frames[:0] = fitting
-            self._bytes += size
+            self.bytes += size
+        return fits
 
     def since(self, last_id: int) -> list[Frame] | None:
         """Return the frames after `last_id`, or None if the window does not reach back to it."""
@@ -78,14 +87,18 @@ class Window:
     def restart(self, last_id: int) -> None:
         """Forget everything and go on after `last_id`."""
         self._frames.clear()
-        self._bytes = 0
+        self.bytes = 0
         self.last_id = last_id
+
+    def release(self) -> None:
+        """Forget all frames, and go on after them."""
+        self.restart(self.last_id)
 
     def _shrink(self) -> None:
         surplus = 0
         # What is stored nowhere else stays until the next one, however large.
         most = len(self._frames) - self._keeps_last
-        while surplus < most and self._bytes > self._max_bytes:
-            self._bytes -= self._frames[surplus].size
+        while surplus < most and self.bytes > self._max_bytes * PART_KEPT:
+            self.bytes -= self._frames[surplus].size
             surplus += 1
         del self._frames[:surplus]

@@ -123,6 +123,7 @@ def test_a_project_without_mistakes_gets_no_message():
         ("POLL_SECONDS", float("inf"), "E003"),
         ("POLL_SECONDS", 0, "E003"),
         ("WINDOW_BYTES", "1M", "E003"),
+        ("TOTAL_WINDOW_BYTES", 0, "E003"),
         ("BACKLOG_BYTES", -5, "E003"),
         ("RECOVERY_SECONDS", 0, "E003"),
         ("PUBLISH_TIMEOUT", None, "E003"),

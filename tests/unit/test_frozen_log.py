@@ -248,8 +248,8 @@ async def test_a_channel_manager_that_hangs_costs_its_own_client_only(storage, h
 async def test_channel_managers_that_hang_are_bounded(storage, hub):
     limit = len(authorizations.PAUSES)
     clients = [
-        Client(hub, "a", user_id="7", authorized_at=0.0, authorize=lambda: storage.over.wait(9))
-        for _ in range(limit + 20)
+        Client(hub, "a", user_id=user, authorized_at=0.0, authorize=lambda: storage.over.wait(9))
+        for user in map(str, range(limit + 20))
     ]
     for client in clients:
         await client.until(lambda client=client: client.has_end)

@@ -68,7 +68,7 @@ class WindowMachine(RuleBasedStateMachine):
     @invariant()
     def its_size_is_bounded(self):
         held = self.window.since(self.window.first_id - 1)
-        assert sum(frame.size for frame in held) <= MAX_BYTES * 5 // 4
+        assert sum(frame.size for frame in held) == self.window.bytes <= MAX_BYTES
 
     @precondition(lambda self: self.window.first_id > self.last_id)
     @rule()
