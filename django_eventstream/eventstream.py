@@ -19,7 +19,6 @@ from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.outbox import look
 from django_eventstream.storage.base import Storage
 
-
 MOST_BYTES = 1_000_000
 """Of data in one response; what is beyond comes with the next one."""
 

@@ -74,7 +74,7 @@ SELECT channel, type, data, NULL, skip, {TIME_OF_ROW} FROM ({_SENT}) AS sent"""
 # No row if the counter moved on since the statement began, for what it found may have ids by now;
 # a row of NULLs if it found nothing, which then takes no lock.
 _NUMBER = f"""
-WITH staged AS MATERIALIZED (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n {STAGED}),
+WITH staged AS MATERIALIZED ({STAGED}),
 found AS MATERIALIZED (
   SELECT value AS before, (SELECT COUNT(*) FROM staged) AS count
   FROM {COUNTER_TABLE} WHERE name = %(name)s

@@ -16,7 +16,7 @@ from django_eventstream.storage.numbering import (
 )
 from django_eventstream.storage.postgres import PostgresWriter
 from django_eventstream.storage.rows import make_event
-from django_eventstream.storage.writing import STAGED, Writer
+from django_eventstream.storage.writing import STAGED, STAGED_SQLITE, Writer
 
 
 def make_writer(connection: BaseDatabaseWrapper) -> Writer:
@@ -29,7 +29,7 @@ class SQLiteWriter(Writer):
 
     _NUMBER_STAGED = (
         f"UPDATE {EVENT_TABLE} SET eid = counter.value + staged.n"
-        f" FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n {STAGED}) AS staged,"
+        f" FROM ({STAGED_SQLITE}) AS staged,"
         f" {COUNTER_TABLE} AS counter"
         f" WHERE {EVENT_TABLE}.id = staged.id AND counter.name = %(name)s"
         " RETURNING eid, type, data, skip_user_ids"
@@ -65,7 +65,10 @@ class SQLiteWriter(Writer):
 class MySQLWriter(Writer):
     """For MariaDB, too. Rows of others are never touched, nor looked at under a lock."""
 
-    _FIND_STAGED = f"SELECT id, type, data, skip_user_ids {STAGED} ORDER BY id"
+    _FIND_STAGED = (
+        f"SELECT id, type, data, skip_user_ids FROM {EVENT_TABLE} JOIN ({STAGED}) next USING (id)"
+        " ORDER BY id"
+    )
     _WRITE_IDS = "UPDATE {table} SET eid = %s + FIELD(id, {ids}) WHERE id IN ({ids})"
 
     _BATCH_SIZE = 500

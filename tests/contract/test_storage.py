@@ -19,7 +19,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.hold import Hold
 from django_eventstream.storage import DjangoModelStorage, MemoryStorage, RedisStorage
-from django_eventstream.storage.base import Storage
+from django_eventstream.storage.base import NUMBERED_BYTES, NUMBERED_EVENTS, Storage
 from django_eventstream.storage.orm import EPOCH_NAME
 from tests.conftest import opened
 from tests.redis_log import age_stream, delete_entry, redis_log
@@ -231,6 +231,19 @@ def test_thousands_of_staged_events_are_numbered_in_their_order(db_log):
         db_log.stage(events_of("a", *map(str, range(3_000))))
     assert len(db_log.number("a")) == 3_000
     assert read_all(db_log, "a") == [(n + 1, str(n)) for n in range(3_000)]
+
+
+def test_staged_events_are_numbered_in_pages_of_so_many_events_and_bytes(db_log):
+    """What a crash had left behind was loaded at once: 438 MB."""
+    count = NUMBERED_EVENTS + 3
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", *map(str, range(count))))
+        large = "x" * (NUMBERED_BYTES // 4)
+        db_log.stage(events_of("b", *[large] * 6, "\u00e9" * (NUMBERED_BYTES // 6), "last"))
+    pages = {name: [len(db_log.number(name)) for _ in range(4)] for name in "ab"}
+    assert pages == {"a": [NUMBERED_EVENTS, 3, 0, 0], "b": [4, 3, 1, 0]}
+    assert [text for _, text in read_all(db_log, "a")] == list(map(str, range(count)))
+    assert ids(db_log, "b") == list(range(1, 9))
 
 
 def test_staged_events_between_those_of_other_channels_are_numbered_in_their_order(db_log):
