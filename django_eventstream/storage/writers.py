@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,7 +16,7 @@ from django_eventstream.storage.numbering import (
     take_numbers,
 )
 from django_eventstream.storage.postgres import PostgresWriter
-from django_eventstream.storage.rows import make_event
+from django_eventstream.storage.rows import make_events
 from django_eventstream.storage.writing import STAGED, STAGED_SQLITE, Writer
 
 
@@ -54,7 +55,7 @@ class SQLiteWriter(Writer):
                 rows = self._number_staged(channel)
             if rows:
                 take_numbers(self._connection, channel, len(rows))
-        return [make_event(channel, *row) for row in sorted(rows)]
+        return make_events(channel, sorted(rows, key=itemgetter(0)))
 
     def _number_staged(self, channel: str) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
@@ -87,7 +88,7 @@ class MySQLWriter(Writer):
                     cursor.execute(statement, [last + start])
             if rows:
                 take_numbers(self._connection, channel, len(rows))
-        return [make_event(channel, last + n, *row[1:]) for n, row in enumerate(rows, 1)]
+        return make_events(channel, ((last + n, *row[1:]) for n, row in enumerate(rows, 1)))
 
 
 _WRITERS: dict[str, type[Writer]] = {"postgresql": PostgresWriter, "mysql": MySQLWriter}
