@@ -156,7 +156,7 @@ class EventAdmin(ReadOnlyAdmin):
     @admin.display(description=_("Not for the users"))
     def skipped_users(self, event: Event) -> str:
         """Show the primary keys of the users who do not get the event."""
-        return ", ".join(json.loads(event.skip_user_ids)) if event.skip_user_ids else "–"
+        return _users(event.skip_user_ids) if event.skip_user_ids else "–"
 
     @admin.display(description=_("Data"))
     def payload(self, event: Event) -> SafeString:
@@ -233,6 +233,15 @@ def pretty(text: str) -> str:
         return _printable(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
         return text
+
+
+def _users(column: str) -> str:
+    try:
+        users = json.loads(column)
+    except (ValueError, RecursionError):
+        users = None
+    # Whatever else somebody wrote there by hand is shown as it is.
+    return ", ".join(map(str, users)) if isinstance(users, list) else column
 
 
 def _printable(text: str) -> str:

@@ -19,6 +19,12 @@ from django_eventstream.storage.base import LogPosition, Storage
 PAGE_SIZE = 50
 """Most events of one read."""
 
+SKIPPED_PAGE_SIZE = 500
+"""The same behind a page of which the client gets nothing."""
+
+MOST_READS = 50
+"""Of one answer: a client that skips very many events reads on with the next one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -34,7 +40,7 @@ class Batch:
     """Where the page ends; the next one begins there."""
 
     has_more: bool
-    """Whether the log has events that did not fit any more."""
+    """Whether the log has events that did not fit any more, or were not looked at."""
 
 
 def catch_up(
@@ -42,6 +48,7 @@ def catch_up(
 ) -> Batch:
     """Read what comes after the hold's cursor, up to `room` bytes of encoded events.
 
+    Events that this user skips take no room, but a batch ends after `MOST_READS` pages of them.
     `position` is where the log stands for the hold's reliable channels. With `at_least_one`, an
     event that alone is larger than the room is not put off. Raises `StorageUnavailableError`.
     """
@@ -85,6 +92,7 @@ class _CatchUp:
         self._frames: list[bytes] = []
         self._has_news = False
         self._room = 0
+        self._reads_left = MOST_READS
         if start.resets:
             self._add(sse.encode_reset(start.resets, self._cursor()))
 
@@ -101,6 +109,7 @@ class _CatchUp:
                 self._positions[name] = event.id or 0
                 self._add(frame)
                 self._has_news = self._has_news or bool(frame)
+            has_more = has_more or self._reads_left < 0
             self._acknowledge_skipped()
             if has_more:
                 break
@@ -108,15 +117,20 @@ class _CatchUp:
 
     def _events(self, name: str) -> Iterator[Event]:
         is_first = name in self._from_oldest
+        limit = PAGE_SIZE
         # Most who ask have missed nothing, and must not cost more than the one question.
         while self._positions[name] < self._current[name]:
             # Events without room are not read either, but for the one that shows it.
             room = max(1, self._room)
+            self._reads_left -= 1
+            if self._reads_left < 0:
+                return
+            before = len(self._frames)
             try:
                 if is_first:
-                    self._positions[name], found = self._read_oldest(name, PAGE_SIZE, room)
+                    self._positions[name], found = self._read_oldest(name, limit, room)
                 else:
-                    found = self._storage.read(name, self._positions[name], PAGE_SIZE, room)
+                    found = self._storage.read(name, self._positions[name], limit, room)
             except HistoryGoneError as gone:
                 self._positions[name] = max(self._current[name], gone.oldest - 1)
                 self._add(sse.encode_reset({name: "expired"}, self._cursor()))
@@ -127,6 +141,7 @@ class _CatchUp:
             if not found:
                 return
             is_first = False
+            limit = SKIPPED_PAGE_SIZE if len(self._frames) == before else PAGE_SIZE
 
     def _read_oldest(self, name: str, limit: int, room: int) -> tuple[int, list[Event]]:
         after, current = self._positions[name], self._current[name]

@@ -50,7 +50,7 @@ def parse_disconnect(event: Event) -> Disconnect | None:
     try:
         data = json.loads(event.data)
         return Disconnect(data["user"], data["channel"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         # Of a newer version of this package, during a deploy.
         logger.warning("A message on the control channel cannot be read: %.200r", event.data)
         return None

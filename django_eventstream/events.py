@@ -54,6 +54,35 @@ class Event:
         return Event(self.channel, self.type, self.data, id, self.skip_user_ids, epoch)
 
 
+def restore(
+    channel: object,
+    event_type: object,
+    data: object,
+    id: object,  # noqa: A002
+    skip_user_ids: object,
+    epoch: object = None,
+    log: str | None = None,
+) -> Event:
+    """Return an event as some process stored it or passed it on.
+
+    Raises TypeError or ValueError if no `send_event()` made it: in a stream it would break others.
+    """
+    if not (isinstance(channel, str) and isinstance(event_type, str) and isinstance(data, str)):
+        raise TypeError("channel, type and data of an event are text")
+    if not (id is None or isinstance(id, int)) or not (epoch is None or isinstance(epoch, int)):
+        raise TypeError("id and epoch of an event are numbers")
+    if "\n" in event_type or "\r" in event_type:
+        raise ValueError("event_type contains a line end")
+    if not data.isascii():
+        _require_encodable("data", data)
+    if not skip_user_ids:
+        return Event(channel, event_type, data, id, _NOBODY, epoch, log)
+    if not isinstance(skip_user_ids, list):
+        raise TypeError("skip_user_ids is not a list of primary keys")
+    # Somebody may have written numbers by hand: keys are compared as text.
+    return Event(channel, event_type, data, id, frozenset(map(str, skip_user_ids)), epoch, log)
+
+
 def validate_channel(channel: object) -> str:
     """Return `channel`, or raise TypeError or ValueError that says what is wrong with it."""
     name = _validate_text("channel", channel)

@@ -22,6 +22,9 @@ from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.outbox import look
 from django_eventstream.storage.base import Storage
 
+MOST_BYTES = 1_000_000
+"""Of data in one response; what is beyond comes with the next one."""
+
 
 @async_unsafe("get_events() blocks: in async code write `await aget_events(…)`.")
 def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> EventResponse:
@@ -31,7 +34,8 @@ def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> Eve
 
     Args:
         request: the channels and the position.
-        limit: most events in all; each channel gets an equal share, and at least one.
+        limit: most events in all; each channel gets an equal share, and at least one. Once they
+            have 1 MB of data, each further channel has one event.
         user: who reads, if not the user of the request.
 
     Returns:
@@ -55,13 +59,15 @@ def get_events(request: EventRequest, limit: int = 100, user: Any = None) -> Eve
     response.epoch = position.epoch
     response.channel_reset = set(start.resets)
     share = max(1, limit // len(channels))
+    room = MOST_BYTES
     for name in reliable:
         after, current = start.positions[name], position.ids[name]
         if name in start.from_oldest:
-            after, events = read_oldest(storage, name, after, current, share)
-            _add(response, name, after, current, events)
+            after, events = read_oldest(storage, name, after, current, share, max(1, room))
         else:
-            _read(storage, name, after, current, share, response)
+            after, events = _read(storage, name, after, current, share, max(1, room), response)
+        _add(response, name, after, current, events)
+        room -= sum(len(event.data) for event in events)
     return response
 
 
@@ -69,16 +75,19 @@ aget_events = sync_to_async(get_events)
 
 
 def _read(
-    storage: Storage, name: str, after: int, current: int, limit: int, response: EventResponse
-) -> None:
-    events: list[Event] = []
+    storage: Storage,
+    name: str,
+    after: int,
+    current: int,
+    limit: int,
+    room: int,
+    response: EventResponse,
+) -> tuple[int, list[Event]]:
     try:
-        if after < current:
-            events = storage.read(name, after, limit)
+        return after, storage.read(name, after, limit, room) if after < current else []
     except HistoryGoneError as gone:
         response.channel_reset.add(name)
-        after = max(current, gone.oldest - 1)
-    _add(response, name, after, current, events)
+        return max(current, gone.oldest - 1), []
 
 
 def _add(response: EventResponse, name: str, after: int, current: int, events: list[Event]) -> None:

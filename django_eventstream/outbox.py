@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -29,7 +30,12 @@ from django_eventstream.exceptions import (
 )
 from django_eventstream.logs import stamped
 from django_eventstream.publishers.base import Publisher
-from django_eventstream.storage.base import LogPosition, Storage
+from django_eventstream.storage.base import (
+    NUMBERED_BYTES,
+    NUMBERED_EVENTS,
+    LogPosition,
+    Storage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +46,15 @@ is for a project that has none."""
 RELAY_SECONDS = 30.0
 """How long a thread of ours may take, for hubs and for callers that commit by hand: somebody who
 numbers very many events of a channel has locked it for as long."""
+
+RELAYED_PAGES = 10
+"""Full pages of `Storage.number()` in one call of `relay()`, ..."""
+
+RELAYED_CHANNELS = 1_000
+"""... and channels. More are left to the next look, which is soon."""
+
+BYTES_PER_CHARACTER = 12
+"""At most, as data is stored: two escapes of JSON."""
 
 MOST_OVERDUE = 1_000
 """Channels that a thread remembers to have sent to in vain; others wait for whoever looks next."""
@@ -70,7 +85,8 @@ _overdue = _Overdue()
 def relay(channels: Iterable[str]) -> int:
     """Number and announce what was committed but left behind; return how many events.
 
-    Raises `StorageUnavailableError`. Safe to call at any time, from any process.
+    It does a bounded part of that: call it again while it returns any. Safe at any time, in any
+    process. Raises `StorageUnavailableError`.
     """
     storage = get_storage()
     if storage is None or not storage.supports_outbox:
@@ -79,13 +95,35 @@ def relay(channels: Iterable[str]) -> int:
         # Ids that are announced must not wait for a commit that may never come.
         return _relay_apart(channels)
     count = 0
-    for channel in channels:
-        if events := storage.number(channel):
-            count += len(events)
-            publish(events)
-            # Where callers commit by hand, nobody else ever sends after a commit.
-            housekeeping.housekeeper.after_send(events)
+    for page in _left_behind(storage, channels):
+        count += len(page)
+        publish(page)
+        # Where callers commit by hand, nobody else ever sends after a commit.
+        housekeeping.housekeeper.after_send(page)
     return count
+
+
+def _left_behind(storage: Storage, channels: Iterable[str]) -> Iterator[list[Event]]:
+    full = 0
+    for channel in islice(channels, RELAYED_CHANNELS):
+        for page in _numbered(storage, channel):
+            yield page
+            full += _may_have_more(page)
+            if full == RELAYED_PAGES:
+                return
+
+
+def _numbered(storage: Storage, channel: str) -> Iterator[list[Event]]:
+    """Number what is committed on a channel, a page at a time; raise what the log raises."""
+    while page := storage.number(channel):
+        yield page
+        if not _may_have_more(page):
+            return
+
+
+def _may_have_more(page: Sequence[Event]) -> bool:
+    size = sum(len(event.data) for event in page)
+    return len(page) >= NUMBERED_EVENTS or size * BYTES_PER_CHARACTER >= NUMBERED_BYTES
 
 
 def _relay_apart(channels: Iterable[str]) -> int:
@@ -113,10 +151,10 @@ def look(storage: Storage, channels: Sequence[str]) -> LogPosition:
 
 
 def relay_left_behind() -> int:
-    """Find every channel with events left behind, and relay them; return how many events."""
+    """Find every channel with events left behind, and relay as `relay()` does."""
     storage = get_storage()
     channels = () if storage is None else storage.get_position(()).unnumbered
-    return relay(channels) if channels else 0
+    return relay(sorted(channels)) if channels else 0
 
 
 def publish(events: Sequence[Event], *, wait: bool = False) -> None:
@@ -172,8 +210,15 @@ def number(storage: Storage, channel: str, *, wait: bool) -> None:
 
     With `wait` it raises `StorageUnavailableError` and `PublishError`, else it logs the former.
     """
+    is_announced = False
+    failure: PublishError | None = None
     try:
-        numbered = storage.number(channel)
+        for page in _numbered(storage, channel):
+            is_announced = True
+            try:
+                _announce(page, wait)
+            except PublishError as error:
+                failure = failure or error
     except StorageUnavailableError as error:
         if len(_overdue.channels) < MOST_OVERDUE:
             _overdue.channels.add(channel)
@@ -183,9 +228,9 @@ def number(storage: Storage, channel: str, *, wait: bool) -> None:
         logger.exception("Events on %r are committed and will be sent by the next relay", channel)
         return
     _overdue.channels.discard(channel)
-    if numbered:
-        _announce(numbered, wait)
-    elif wait:
+    if failure is not None:
+        raise failure
+    if wait and not is_announced:
         _announce_again(storage, channel)
 
 

@@ -107,6 +107,9 @@ class RedisServer:
             **self.options,
             "decode_responses": True,
             "encoding": "utf-8",
+            # One value that somebody else wrote must not fail the whole answer: it has half of a
+            # surrogate pair then, which no event may have.
+            "encoding_errors": "surrogateescape",
             # It would send again what Redis may have done already.
             "retry": Retry(NoBackoff(), 0),
         }

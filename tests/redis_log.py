@@ -65,3 +65,13 @@ def delete_entry(log: RedisStorage, channel: str, event_id: int) -> None:
     with client_of(log) as client:
         [(stream_id, _)] = client.xrange(stream_of(channel), event_id, event_id)
         assert client.xdel(stream_of(channel), stream_id) == 1
+
+
+def replace_entry(log: RedisStorage, channel: str, event_id: int, text: str | bytes) -> None:
+    """Makes the stream anew, with another text for one event."""
+    with client_of(log) as client:
+        entries = client.xrange(stream_of(channel))
+        client.delete(stream_of(channel))
+        for stream_id, fields in entries:
+            is_meant = stream_id.startswith(f"{event_id}-")
+            client.xadd(stream_of(channel), {"e": text} if is_meant else fields, id=stream_id)

@@ -26,7 +26,7 @@ class Hearing:
         """Pass a message on, as it came from a broker."""
         try:
             news = unpack(message)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             # Of another version of this package, during a deploy.
             listener.look()
         else:

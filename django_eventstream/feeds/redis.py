@@ -56,7 +56,7 @@ class RedisFeed(BrokerFeed):
             return
         try:
             news = understand(text)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             news = None
         if news is None:
             listener.look()
@@ -67,5 +67,5 @@ class RedisFeed(BrokerFeed):
 def _as_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}

@@ -12,7 +12,7 @@ from itertools import count, groupby
 from operator import attrgetter
 from typing import Any
 
-from django_eventstream.events import Event
+from django_eventstream.events import Event, restore
 from django_eventstream.processes import after_fork
 
 MESSAGE_TYPE = "eventstream.events"
@@ -105,10 +105,10 @@ def unpack(message: Mapping[str, Any]) -> News:
         str(message["sender"]),
         int(message["number"]),
         tuple(
-            Event(channel, event_type, data, event_id, frozenset(skip_user_ids), epoch, log)
+            restore(channel, event_type, data, event_id, skip_user_ids, epoch, log)
             for channel, event_type, data, event_id, skip_user_ids, epoch in message["events"]
         ),
-        tuple((channel, last_id) for channel, last_id in message["hints"]),
+        tuple((str(channel), int(last_id)) for channel, last_id in message["hints"]),
         log,
     )
 

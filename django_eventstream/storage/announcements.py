@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from django_eventstream.events import Event
+from django_eventstream.events import Event, restore
 from django_eventstream.publishers.messages import (
     MESSAGE_BYTES,
     News,
@@ -52,10 +52,10 @@ def understand(text: str) -> News | None:
     hints: list[tuple[str, int]] = []
     for (name, group), last_id in zip(message["channels"], last_ids, strict=True):
         if isinstance(group, int):
-            hints.append((name, last_id + group))
+            hints.append((str(name), last_id + group))
             continue
         for number, (event_type, data, skipped) in enumerate(group, last_id + 1):
-            events.append(Event(name, event_type, data, number, frozenset(skipped), epoch, log))
+            events.append(restore(name, event_type, data, number, skipped, epoch, log))
     return News(str(message["sender"]), None, tuple(events), tuple(hints), log)
 
 

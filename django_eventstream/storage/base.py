@@ -29,6 +29,10 @@ class LogPosition:
     """See `Storage.log_id()`; None while nobody knows."""
 
 
+NUMBERED_EVENTS = 5_000
+NUMBERED_BYTES = 4_000_000
+"""Most events, and bytes of data as they are stored, that `Storage.number()` returns at once."""
+
 WATCH = "watch"
 """The lease of the process that watches what moves."""
 
@@ -213,5 +217,9 @@ class Storage(ABC):
         raise NotImplementedError
 
     def number(self, channel: str) -> list[Event]:
-        """Give ids to all committed events of the channel that have none, and return them."""
+        """Give ids to committed events of the channel that have none, and return them.
+
+        The oldest, up to `NUMBERED_EVENTS`, ending with the one that makes them `NUMBERED_BYTES`
+        long. If they may be as many, or as long, there may be more.
+        """
         raise NotImplementedError

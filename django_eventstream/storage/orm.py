@@ -164,7 +164,7 @@ class DjangoModelStorage(LegacyMethods):
             make_writer(connection).stage(events)
 
     def number(self, channel: str) -> list[Event]:
-        """See `Storage.number()`. One short transaction under the channel's lock."""
+        """See `Storage.number()`. A short transaction under the channel's lock."""
         connection = self._connection
         with translated_errors(connection):
             return make_writer(connection).number(channel)

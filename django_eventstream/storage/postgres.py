@@ -22,7 +22,7 @@ from django_eventstream.storage.numbering import (
     own_transaction,
     take_numbers,
 )
-from django_eventstream.storage.rows import make_event, to_columns
+from django_eventstream.storage.rows import make_events, to_columns
 from django_eventstream.storage.writing import COLUMNS, STAGED, Writer, with_ids
 
 # A counter that moves on is told to every process that listens, once the transaction commits.
@@ -74,7 +74,7 @@ SELECT channel, type, data, NULL, skip, {TIME_OF_ROW} FROM ({_SENT}) AS sent"""
 # No row if the counter moved on since the statement began, for what it found may have ids by now;
 # a row of NULLs if it found nothing, which then takes no lock.
 _NUMBER = f"""
-WITH staged AS MATERIALIZED (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n {STAGED}),
+WITH staged AS MATERIALIZED ({STAGED}),
 found AS MATERIALIZED (
   SELECT value AS before, (SELECT COUNT(*) FROM staged) AS count
   FROM {COUNTER_TABLE} WHERE name = %(name)s
@@ -120,7 +120,7 @@ class PostgresWriter(Writer):
     def number(self, channel: str) -> list[Event]:
         """See `Writer.number()`."""
         rows = self._execute_alone(_NUMBER, {"name": channel}, [channel], attempts=_ATTEMPTS)
-        return [make_event(channel, *row) for row in rows if row[0] is not None]
+        return make_events(channel, (row for row in rows if row[0] is not None))
 
     def _append_many(self, events: Sequence[Event]) -> list[Event]:
         counts: Counter[str] = Counter()

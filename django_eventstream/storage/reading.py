@@ -9,9 +9,10 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.events import Event
+from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage.clock import sql_now
 from django_eventstream.storage.numbering import COUNTER_TABLE, EVENT_TABLE
-from django_eventstream.storage.rows import make_event
+from django_eventstream.storage.rows import make_events
 
 _COLUMNS = "eid, type, data, skip_user_ids"
 
@@ -55,7 +56,8 @@ def read_page(
     """Read the events that are there with ids from `after`+1 to `after`+`limit`, in order.
 
     With `max_bytes` no more than the first ones, up to the one whose data makes them that long;
-    there is always room for one.
+    there is always room for one. Those that nobody can read are left out; raises
+    `HistoryGoneError` if that is all of them.
     """
     parameters: dict[str, Any] = {"channel": channel, "after": after, "end": after + limit}
     statement = _PAGE
@@ -64,8 +66,11 @@ def read_page(
         parameters["max_bytes"] = max_bytes = max(max_bytes, 1)
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        rows = cursor if max_bytes is None else _up_to(cursor, max_bytes)
-        return [make_event(channel, *row) for row in rows]
+        rows = list(cursor if max_bytes is None else _up_to(cursor, max_bytes))
+    found = make_events(channel, rows)
+    if rows and not found:
+        raise HistoryGoneError(channel, oldest=rows[-1][0] + 1)
+    return found
 
 
 def read_oldest_id(connection: BaseDatabaseWrapper, channel: str, after: int) -> int | None:
@@ -95,7 +100,7 @@ def _up_to(rows: Iterable[tuple[Any, ...]], max_bytes: int) -> Iterator[tuple[An
     for row in rows:
         yield row
         # As it is stored, data is ASCII.
-        max_bytes -= len(row[2])
+        max_bytes -= len(row[2]) if isinstance(row[2], str) else 0
         if max_bytes <= 0:
             return
 

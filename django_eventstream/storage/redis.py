@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from django_eventstream.backends import REDIS_FEED, get_retention
 from django_eventstream.conf import PREFIX
-from django_eventstream.events import Event
+from django_eventstream.events import Event, restore
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.processes import after_fork
 from django_eventstream.publishers.messages import this_process
@@ -31,6 +31,7 @@ from django_eventstream.storage.base import LogPosition
 from django_eventstream.storage.legacy import LegacyMethods
 from django_eventstream.storage.redis_runs import ReadyServer
 from django_eventstream.storage.redis_scripts import Script
+from django_eventstream.storage.rows import readable
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,6 @@ FIRST_PAUSE_SECONDS = 0.05
 ANY_SIZE = 10**15
 ANY_ID = 2**53 - 1
 """The largest that Lua counts to."""
-
-_NOBODY: frozenset[str] = frozenset()
 
 
 class Slot:
@@ -132,7 +131,15 @@ class RedisStorage(LegacyMethods):
         if int(oldest):
             raise HistoryGoneError(channel, oldest=int(oldest))
         life = int(epoch)
-        return [_to_event(channel, text, n, life) for n, text in enumerate(found, after + 1)]
+        numbered = ((n, (n, text)) for n, text in enumerate(found, after + 1))
+        events = readable(
+            channel, numbered, lambda entry: _to_event(channel, entry[0], entry[1], life)
+        )
+        if found and (not events or events[0].id != after + 1):
+            first = events[0].id if events else None
+            raise HistoryGoneError(channel, oldest=first or after + len(found) + 1)
+        # What is before one that nobody can read is good.
+        return [event for number, event in enumerate(events, after + 1) if event.id == number]
 
     def get_position(self, channels: Iterable[str]) -> LogPosition:
         """See `Storage.get_position()`. One round trip."""
@@ -256,10 +263,10 @@ def _to_text(event: Event) -> str:
     return f"{event.type}\n{skipped}\n{event.data}"
 
 
-def _to_event(channel: str, text: str, number: int, epoch: int) -> Event:
+def _to_event(channel: str, number: int, text: str, epoch: int) -> Event:
     event_type, skipped, data = text.split("\n", 2)
-    users = frozenset(json.loads(skipped)) if skipped else _NOBODY
-    return Event(channel, event_type, data, number, users, epoch)
+    users = json.loads(skipped) if skipped else None
+    return restore(channel, event_type, data, number, users, epoch)
 
 
 def _id_of(stream_id: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,8 +16,8 @@ from django_eventstream.storage.numbering import (
     take_numbers,
 )
 from django_eventstream.storage.postgres import PostgresWriter
-from django_eventstream.storage.rows import make_event
-from django_eventstream.storage.writing import STAGED, Writer
+from django_eventstream.storage.rows import make_events
+from django_eventstream.storage.writing import STAGED, STAGED_SQLITE, Writer
 
 
 def make_writer(connection: BaseDatabaseWrapper) -> Writer:
@@ -29,7 +30,7 @@ class SQLiteWriter(Writer):
 
     _NUMBER_STAGED = (
         f"UPDATE {EVENT_TABLE} SET eid = counter.value + staged.n"
-        f" FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n {STAGED}) AS staged,"
+        f" FROM ({STAGED_SQLITE}) AS staged,"
         f" {COUNTER_TABLE} AS counter"
         f" WHERE {EVENT_TABLE}.id = staged.id AND counter.name = %(name)s"
         " RETURNING eid, type, data, skip_user_ids"
@@ -54,7 +55,7 @@ class SQLiteWriter(Writer):
                 rows = self._number_staged(channel)
             if rows:
                 take_numbers(self._connection, channel, len(rows))
-        return [make_event(channel, *row) for row in sorted(rows)]
+        return make_events(channel, sorted(rows, key=itemgetter(0)))
 
     def _number_staged(self, channel: str) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
@@ -65,7 +66,10 @@ class SQLiteWriter(Writer):
 class MySQLWriter(Writer):
     """For MariaDB, too. Rows of others are never touched, nor looked at under a lock."""
 
-    _FIND_STAGED = f"SELECT id, type, data, skip_user_ids {STAGED} ORDER BY id"
+    _FIND_STAGED = (
+        f"SELECT id, type, data, skip_user_ids FROM {EVENT_TABLE} JOIN ({STAGED}) next USING (id)"
+        " ORDER BY id"
+    )
     _WRITE_IDS = "UPDATE {table} SET eid = %s + FIELD(id, {ids}) WHERE id IN ({ids})"
 
     _BATCH_SIZE = 500
@@ -84,7 +88,7 @@ class MySQLWriter(Writer):
                     cursor.execute(statement, [last + start])
             if rows:
                 take_numbers(self._connection, channel, len(rows))
-        return [make_event(channel, last + n, *row[1:]) for n, row in enumerate(rows, 1)]
+        return make_events(channel, ((last + n, *row[1:]) for n, row in enumerate(rows, 1)))
 
 
 _WRITERS: dict[str, type[Writer]] = {"postgresql": PostgresWriter, "mysql": MySQLWriter}

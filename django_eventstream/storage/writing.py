@@ -15,12 +15,28 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_eventstream.events import Event
+from django_eventstream.storage.base import NUMBERED_BYTES, NUMBERED_EVENTS
 from django_eventstream.storage.clock import sql_time_of_row
 from django_eventstream.storage.numbering import EVENT_TABLE, own_transaction, take_numbers
 from django_eventstream.storage.rows import to_columns
 
 COLUMNS = "channel, type, data, eid, skip_user_ids, created"
-STAGED = f"FROM {EVENT_TABLE} WHERE channel = %(name)s AND eid IS NULL"
+# Ordered by an expression: PostgreSQL would go through the keys of all events to find the first.
+_OLDEST_STAGED = (
+    f"SELECT id, {{length}}(data) AS bytes FROM {EVENT_TABLE}"
+    f" WHERE channel = %(name)s AND eid IS NULL ORDER BY id + 0 LIMIT {NUMBERED_EVENTS}"
+)
+_STAGED = (
+    "SELECT id, n FROM ("
+    "SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n,"
+    " SUM(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before"
+    f" FROM ({_OLDEST_STAGED}) oldest) staged WHERE bytes_before < {NUMBERED_BYTES}"
+)
+STAGED = _STAGED.format(length="OCTET_LENGTH")
+"""Keys of the events to number next, and how many come before each of them, and it itself."""
+
+STAGED_SQLITE = _STAGED.format(length="LENGTH")
+"""SQLite has the other function since 3.43; data that we have written is ASCII."""
 
 _BATCH_ROWS = 500
 _BATCH_CHARACTERS = 64 * 1024
@@ -60,7 +76,10 @@ class Writer(ABC):
 
     @abstractmethod
     def number(self, channel: str) -> list[Event]:
-        """Give ids to what was committed without and return it, in a transaction of its own."""
+        """Give ids to what was committed without, in a transaction of its own.
+
+        See `Storage.number()`.
+        """
 
     def _take_numbers(self, events: Sequence[Event]) -> dict[str, int]:
         """The first of the ids for these events, by channel."""

@@ -261,6 +261,17 @@ def test_1_2_get_events_says_which_channels_must_start_over(history):
     assert response.channel_last_ids == {"user:5": "4", "b": "1"}
 
 
+def test_1_2_get_events_has_a_bound_of_bytes(log):
+    """A hundred events of 10 MB each were one response."""
+    large = "x" * 400_000
+    log.append([Event(name, "message", large) for name in "ab" for _ in range(10)])
+    for since in ("0", "1"):
+        request = EventRequest(get(f"?channel=a&channel=b&lastEventId=a:{since},b:{since}"))
+        response = get_events(request)
+        assert [len(found) for found in response.channel_items.values()] == [3, 1]
+        assert response.channel_more == {"a", "b"}
+
+
 def test_1_2_get_events_after_what_was_trimmed_says_so(history, log):
     log.trim("user:5", None, 2, 10)
     response = get_events(EventRequest(get("?channel=user:5&lastEventId=user%253A5:1")))

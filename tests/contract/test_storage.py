@@ -19,10 +19,10 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError, StorageUnavailableError
 from django_eventstream.hold import Hold
 from django_eventstream.storage import DjangoModelStorage, MemoryStorage, RedisStorage
-from django_eventstream.storage.base import Storage
+from django_eventstream.storage.base import NUMBERED_BYTES, NUMBERED_EVENTS, Storage
 from django_eventstream.storage.orm import EPOCH_NAME
 from tests.conftest import opened
-from tests.redis_log import age_stream, delete_entry, redis_log
+from tests.redis_log import age_stream, delete_entry, redis_log, replace_entry
 from tests.services.databases import Database
 from tests.services.deadline import HEALTHY, wait_until
 from tests.sse_parser import EventStreamParser, Message
@@ -231,6 +231,19 @@ def test_thousands_of_staged_events_are_numbered_in_their_order(db_log):
         db_log.stage(events_of("a", *map(str, range(3_000))))
     assert len(db_log.number("a")) == 3_000
     assert read_all(db_log, "a") == [(n + 1, str(n)) for n in range(3_000)]
+
+
+def test_staged_events_are_numbered_in_pages_of_so_many_events_and_bytes(db_log):
+    """What a crash had left behind was loaded at once: 438 MB."""
+    count = NUMBERED_EVENTS + 3
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", *map(str, range(count))))
+        large = "x" * (NUMBERED_BYTES // 4)
+        db_log.stage(events_of("b", *[large] * 6, "\u00e9" * (NUMBERED_BYTES // 6), "last"))
+    pages = {name: [len(db_log.number(name)) for _ in range(4)] for name in "ab"}
+    assert pages == {"a": [NUMBERED_EVENTS, 3, 0, 0], "b": [4, 3, 1, 0]}
+    assert [text for _, text in read_all(db_log, "a")] == list(map(str, range(count)))
+    assert ids(db_log, "b") == list(range(1, 9))
 
 
 def test_staged_events_between_those_of_other_channels_are_numbered_in_their_order(db_log):
@@ -646,3 +659,89 @@ def test_the_default_database_is_the_one_that_routers_choose(default_database):
 
 def test_the_epoch_has_a_name_that_no_channel_can_have():
     assert EPOCH_NAME == ""
+
+
+# What nobody can read
+
+UNREADABLE = [
+    ("message", '"x"', "[7"),
+    ("message", '"x"', '{"7": 1}'),
+    ("message", '"x"', "[" * 100_000),
+    ("two\nlines", '"x"', None),
+    ("message", '"\\ud800"', None),
+]
+
+
+def spoil(log: DjangoModelStorage, channel: str, kind: str, data: str, skip: str | None) -> None:
+    """Writes an event by hand, as nobody should."""
+    models.Event.objects.using(log.alias).create(
+        channel=channel, type=kind, data=data, skip_user_ids=skip
+    )
+
+
+@pytest.fixture(autouse=True)
+def nothing_reported(monkeypatch):
+    monkeypatch.setattr("django_eventstream.storage.rows._reported", set())
+
+
+@pytest.mark.parametrize(("kind", "data", "skip"), UNREADABLE)
+def test_an_event_that_nobody_can_read_is_left_out_and_reported_once(
+    db_log, caplog, kind, data, skip
+):
+    """It silenced its channel, and raised in the next process that sent there."""
+    db_log.append(events_of("a", "1"))
+    spoil(db_log, "a", kind, data, skip)
+    with transaction.atomic(db_log.alias):
+        db_log.stage(events_of("a", "3"))
+    assert [(event.id, event.data) for event in db_log.number("a")] == [(3, "3")]
+    db_log.append(events_of("a", "4"))
+    assert read_all(db_log, "a") == [(1, "1")]
+    for _ in range(2):
+        with pytest.raises(HistoryGoneError) as gone:
+            db_log.read("a", 1, 100)
+        assert gone.value.oldest == 3
+        with pytest.raises(HistoryGoneError) as gone:
+            db_log.read("a", 1, 1)
+        assert gone.value.oldest == 3
+    assert read_all(db_log, "a", 2) == [(3, "3"), (4, "4")]
+    [record] = caplog.records
+    assert "The event 2 of channel 'a' cannot be read" in record.message
+    assert "(1 such events so far)" in record.message
+
+
+def test_a_stream_goes_on_behind_an_event_that_nobody_can_read(db_log):
+    spoil(db_log, "a", "message", '"x"', "[7")
+    db_log.number("a")
+    db_log.append(events_of("a", "2"))
+    position = db_log.get_position(["a"])
+    expected = {
+        "a:0": "2",
+        "a:0,:0": '{"channels": ["a"], "reasons": {"a": "expired"}}',
+        "a:1": "2",
+    }
+    for cursor, data in expected.items():
+        cursor = Cursor.parse(cursor)
+        hold = Hold(("a",), (), cursor, None, 0, lambda: None)
+        batch = catch_up(db_log, hold, position, room=1_000, at_least_one=True)
+        parser = EventStreamParser()
+        assert parser.feed(b"".join(batch.frames))[-1].data == data
+        assert parser.last_event_id == "a:2"
+
+
+def test_keys_of_users_that_were_written_as_numbers_are_meant(db_log):
+    spoil(db_log, "a", "message", '"x"', "[7]")
+    [event] = db_log.number("a")
+    assert event.skip_user_ids == {"7"}
+
+
+@pytest.mark.parametrize("text", ["no lines", "message\n[7\nx", b"message\n\n\xff"])
+def test_an_entry_of_redis_that_nobody_can_read_is_left_out(redis_server, caplog, text):
+    log = redis_log(redis_server)
+    log.append(events_of("a", "1", "2", "3"))
+    replace_entry(log, "a", 2, text)
+    assert read_all(log, "a") == [(1, "1")]
+    with pytest.raises(HistoryGoneError) as gone:
+        log.read("a", 1, 1)
+    assert gone.value.oldest == 3
+    assert read_all(log, "a", 2) == [(3, "3")]
+    assert "The event 2 of channel 'a' cannot be read" in caplog.text

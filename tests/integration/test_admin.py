@@ -71,6 +71,12 @@ def test_the_list_shows_newest_first_with_the_cursor_and_the_decoded_data(page, 
     assert hello.startswith("room/ä 1 message {")
 
 
+@pytest.mark.parametrize("column", ["[7", "7", '{"7": 1}', "[" * 10_000, "[[7]]"])
+def test_the_page_of_an_event_that_nobody_can_read_shows_what_is_there(page, sent, column):
+    Event.objects.filter(channel="news").update(skip_user_ids=column, data="{")
+    assert "Not for the users" in page(detail_url(Event.objects.get(channel="news")))
+
+
 def test_data_cannot_bring_markup_into_the_page(page, sent):
     assert "<b>world" not in page(EVENTS)
     event = Event.objects.get(channel="room/ä", eid=1)

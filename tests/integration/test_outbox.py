@@ -23,6 +23,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import PublishError, StorageUnavailableError
 from django_eventstream.models import Event as Row
 from django_eventstream.publishers.base import Publisher
+from django_eventstream.storage.base import NUMBERED_EVENTS
 from tests.services.deadline import wait_until
 
 REFUSED = "the proxy is down"
@@ -223,6 +224,33 @@ def test_what_was_left_behind_is_relayed_once(default_database, recorder):
     assert outbox.relay_left_behind() == 2
     assert outbox.relay_left_behind() == 0
     assert sorted(recorder.told) == [("a", 1, '"1"'), ("b", 1, '"2"')]
+
+
+def test_very_many_events_that_were_left_behind_are_relayed_a_part_at_a_time(
+    sqlite_only, recorder, monkeypatch
+):
+    """They were numbered, loaded and offered in one piece, and every stream stood still."""
+    monkeypatch.setattr(outbox, "RELAYED_PAGES", 2)
+    monkeypatch.setattr(outbox, "RELAYED_CHANNELS", 3)
+    with sqlite_only.as_default():
+        with transaction.atomic():
+            events = [Event("a", "message", str(n)) for n in range(2 * NUMBERED_EVENTS + 1)]
+            get_storage().stage([*events, *[Event(name, "message", "0") for name in "bcde"]])
+        wait_until(lambda: len(get_storage().get_position([]).unnumbered) == 5)
+        assert outbox.relay_left_behind() == 2 * NUMBERED_EVENTS
+        assert outbox.relay("abcde") == 3
+        assert outbox.relay_left_behind() == 2
+        assert outbox.relay_left_behind() == 0
+    sent = [data for channel, _, data in recorder.told if channel == "a"]
+    assert sent == [event.data for event in events]
+
+
+def test_a_large_transaction_is_numbered_to_its_end_by_who_commits_it(sqlite_only, recorder):
+    with sqlite_only.as_default():
+        with transaction.atomic():
+            send_events([("a", "message", n) for n in range(NUMBERED_EVENTS + 1)])
+        assert len(recorder.told) == NUMBERED_EVENTS + 1
+        assert not get_storage().number("a")
 
 
 def test_relays_at_the_same_time_send_an_event_once(default_database, recorder):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from django_eventstream.events import Event
 from django_eventstream.feeds.hearing import NUMBERS_REMEMBERED, Hearing
 from django_eventstream.publishers.messages import News
@@ -12,6 +14,10 @@ from django_eventstream.publishers.messages import News
 class Heard:
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
 
     def offer(self, events) -> None:
         self.texts += [event.data for event in events]
@@ -53,3 +59,47 @@ def test_stored_events_pass_however_often_and_without_a_number():
 
 def test_senders_are_told_apart():
     assert heard_of(news(3), news(3, sender="other-1"), news(3)) == ["3", "3"]
+
+
+GOOD = ["c", "message", "text", 7, ["5"], None]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["c", "message", 5, 7, [], None],
+        ["c", None, "text", 7, [], None],
+        [5, "message", "text", 7, [], None],
+        ["c", "message", "text", "7", [], None],
+        ["c", "message", "text", 7, "5", None],
+        ["c", "message", "text", 7, {"5": 1}, None],
+        ["c", "message", "text", 7, [], "1"],
+        ["c", "two\nlines", "text", 7, [], None],
+        ["c", "message", "\ud800", 7, [], None],
+        ["c", "message", "text", 7, []],
+        None,
+    ],
+)
+def test_a_message_with_an_event_that_nobody_can_read_has_the_log_asked(values):
+    """It was passed on, and failed in the loop that serves all streams."""
+    hearing, heard = Hearing(), Heard()
+    message = {"sender": "other-0", "number": 1, "events": [GOOD, values], "hints": []}
+    hearing.hear(message, heard)
+    assert (heard.texts, heard.looks) == ([], 1)
+    hearing.hear({**message, "events": [GOOD]}, heard)
+    assert (heard.texts, heard.looks) == (["text"], 1)
+
+
+@pytest.mark.parametrize("message", [None, [], "text", {}, {"sender": "x"}, {"events": 5}])
+def test_what_is_no_message_has_the_log_asked(message):
+    heard = Heard()
+    Hearing().hear(message, heard)
+    assert heard.looks == 1
+
+
+@pytest.mark.parametrize("hint", [["c"], ["c", "x"], ["c", None], 5])
+def test_a_hint_that_nobody_can_read_has_the_log_asked(hint):
+    heard = Heard()
+    message = {"sender": "other-0", "number": 1, "events": [], "hints": [hint]}
+    Hearing().hear(message, heard)
+    assert heard.looks == 1

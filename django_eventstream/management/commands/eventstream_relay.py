@@ -47,7 +47,10 @@ class Command(BaseCommand):
 
     def _look_once(self, watch: Watch | None) -> None:
         try:
-            self._tell(relay_left_behind() if watch is None else _look(watch))
+            count = 0 if watch is None else _look(watch)
+            while relayed := relay_left_behind():
+                count += relayed
+            self._tell(count)
         except (StorageUnavailableError, PublishError) as error:
             raise CommandError(f"It cannot be done now: {error}") from error
 
