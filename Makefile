@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := $(VENV)/installed-for-demo
+DOCS := $(VENV)/installed-for-docs
 DEV := $(VENV)/installed-for-development
 
 help:
@@ -37,8 +38,8 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(DEV)
-	$(if $(wildcard docs/conf.py),$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html)
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks
@@ -60,7 +61,12 @@ $(DEMO): setup.cfg pyproject.toml | $(BIN)/python
 	@$(PIP) --editable '.[demo]'
 	@touch $@
 
+$(DOCS): setup.cfg pyproject.toml | $(BIN)/python
+	@echo 'Installing what builds the docs into $(VENV) ...'
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
 $(DEV): setup.cfg pyproject.toml | services $(BIN)/python
 	@echo 'Installing what the tests need into $(VENV), about a minute ...'
 	@$(PIP) --editable '.[dev]'
-	@touch $@
+	@touch $@ $(DOCS)

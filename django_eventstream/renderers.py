@@ -15,7 +15,7 @@ try:
     from rest_framework.settings import api_settings
 except ModuleNotFoundError as error:
     raise ImportError(
-        f"{__name__} needs Django REST framework: pip install 'django-reliable-eventstream[drf]'"
+        f"{__name__} needs Django REST framework: pip install djangorestframework"
     ) from error
 
 

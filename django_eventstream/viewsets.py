@@ -39,7 +39,7 @@ try:
     from rest_framework.viewsets import ViewSet
 except ModuleNotFoundError as error:
     raise ImportError(
-        f"{__name__} needs Django REST framework: pip install 'django-reliable-eventstream[drf]'"
+        f"{__name__} needs Django REST framework: pip install djangorestframework"
     ) from error
 
 # Whoever accepts anything gets the first one.

@@ -119,6 +119,26 @@ def test_links_between_files_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_the_options_for_sqlite_are_the_same_wherever_they_stand():
+    """They were three: one of them lost committed events when the power failed."""
+    places = [
+        ROOT / "README.md",
+        DOCS / "quickstart.md",
+        DOCS / "reference" / "checks.md",
+        PACKAGE / "checks" / "database.py",
+        ROOT / "testproject" / "testproject" / "settings.py",
+    ]
+    option = r'"(transaction_mode|init_command|timeout)": ("[^"]+"|\d+)'
+    found = [dict(re.findall(option, place.read_text())) for place in places]
+    assert found == [found[0]] * len(places)
+    assert len(found[0]) == 3
+
+
+def test_no_page_installs_the_package_from_an_index_which_has_none():
+    for page in [*PAGES, ROOT / "README.md"]:
+        assert not re.search(r"pip install \S*django-reliable", page.read_text()), page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_line_has_one_sentence(page):
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

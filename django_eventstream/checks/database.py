@@ -109,7 +109,7 @@ def check_sqlite_options(**kwargs: Any) -> Iterator[CheckMessage]:
             "With these OPTIONS of SQLite a transaction that reads and then sends an event fails "
             'with "database is locked" whenever another one does the same.',
             f'Set DATABASES[{connection.alias!r}]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE", '
-            '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}.',
+            '"init_command": "PRAGMA journal_mode=WAL", "timeout": 20}.',
         )
 
 

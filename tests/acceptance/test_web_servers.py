@@ -17,10 +17,12 @@ import pytest
 from tests.http2 import StreamsOfOneConnection
 from tests.services.certificate import trusting
 from tests.services.deadline import wait_until
+from tests.services.ports import free_port
 from tests.services.servers import AppServer
 from tests.services.web_servers import (
     Apache,
     Caddy,
+    CaddyBeforePushpin,
     CompressingVarnish,
     HAProxy,
     Nginx,
@@ -107,6 +109,22 @@ def test_a_stream_that_is_cut_goes_on_from_its_last_event_id(app, listen, unique
         for transcript in listeners.values():
             assert transcript.connections[-1].sent_last_event_id
             assert_sequence(transcript, unique_channel, range(1, 5))
+
+
+def test_events_arrive_at_once_behind_caddy_and_pushpin(
+    app_server, running, pushpin, sqlite_only, unique_channel
+):
+    """Pushpin takes away the word that keeps Caddy from compressing."""
+    port = free_port()
+    proxy = pushpin(port)
+    app = app_server(sqlite_only, "gunicorn", port=port, settings={"GRIP_URL": proxy.grip_url})
+    url = running(CaddyBeforePushpin(port, proxy.port)).url
+    with StreamClient(f"{url}/events/?channel={unique_channel}", headers=HEADERS) as client:
+        client.wait_open(PATIENCE)
+        for number in range(1, 4):
+            app.send(*numbered(unique_channel, [number]))
+            client.wait_for(number, PATIENCE)
+        assert_sequence(client, unique_channel, range(1, 4))
 
 
 def test_a_form_can_be_posted(server):

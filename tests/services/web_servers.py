@@ -36,7 +36,7 @@ class WebServer(Service):
     before = ""
     """What Debian's packages say in other files."""
 
-    def __init__(self, backend_port: int) -> None:
+    def __init__(self, backend_port: int, pushpin_port: int | None = None) -> None:
         self.name = self.program
         self.path = program(self.program, self.package)
         super().__init__()
@@ -46,6 +46,7 @@ class WebServer(Service):
         found = {
             "port": self.port,
             "backend_port": backend_port,
+            "pushpin_port": pushpin_port,
             "directory": self.directory,
             "modules": MODULES,
             "key": key,
@@ -115,6 +116,11 @@ class Caddy(WebServer):
 
     def arguments(self) -> list[str]:
         return ["run", "--adapter", "caddyfile", "--config", str(self.configuration)]
+
+
+class CaddyBeforePushpin(Caddy):
+    heading = "In front of Pushpin"
+    replaced = {**Caddy.replaced, "127.0.0.1:7999": "127.0.0.1:{pushpin_port}"}
 
 
 class HAProxy(WebServer):
