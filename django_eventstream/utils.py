@@ -6,8 +6,8 @@ has logic of its own, and each function warns with what to use instead.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, MutableMapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +26,8 @@ from django_eventstream.web.responses import CACHE_CONTROL, finish_headers
 
 Headers = HttpResponseBase | MutableMapping[str, str]
 
+_per_thread = threading.local()
+
 VIEW = "the views of django_eventstream do it"
 IMPORT = "use django.utils.module_loading.import_string()"
 
@@ -38,13 +40,12 @@ def sse_encode_event(
     escape: bool = False,
     json_encode: bool = False,
 ) -> str:
-    """Write an event; `escape` doubles each percent sign of the data, for a GRIP proxy's filter."""
-    text = encode_payload(data) if json_encode else data
-    if escape:
-        text = grip.escape(text.encode()).decode()
-    written = sse.encode(event_type, text, event_id or "").decode()
-    # Django-eventstream 5 names this type as well.
-    return f"event: message\n{written}" if event_type == "message" else written
+    """Write an event: type, id and data, in this order, with a line for the type in any case.
+
+    `escape` doubles each percent sign of type and data, for a GRIP proxy's filter.
+    """
+    text = encode_payload(data) if json_encode else str(data)
+    return _encode(str(event_type), text, event_id, grip.escape if escape else bytes)
 
 
 @deprecated(VIEW)
@@ -105,15 +106,15 @@ def load_class(name: str) -> Any:
 
 @deprecated(IMPORT)
 def get_class(name: str) -> Any:
-    """Return an instance of the class with this path."""
-    return import_string(name)()
+    """Return this thread's instance of the class with this path."""
+    return _instance(name)
 
 
 @deprecated(IMPORT)
 def get_class_from_setting(setting_name: str, default: str | None = None) -> Any:
-    """Return an instance of the class whose path is a setting; None without one."""
+    """Return this thread's instance of the class whose path is a setting; None without one."""
     path = other_setting(setting_name) or default
-    return import_string(path)() if path else None
+    return _instance(path) if path else None
 
 
 @deprecated(VIEW)
@@ -126,9 +127,9 @@ def add_default_headers(headers: Headers, request: HttpRequest) -> None:
 
 
 @deprecated("the Origin of the request is compared, by the views of django_eventstream")
-def find_related_origin(request: HttpRequest, cors_origins: Sequence[str]) -> str | None:
-    """Return which of the origins the page of the request has."""
-    return cors.allowed_origin(request.headers.get("Origin", ""), cors_origins)
+def find_related_origin(request: HttpRequest, cors_origins: Sequence[str]) -> str:
+    """Return which of the origins the page of the request has; empty text for none of them."""
+    return cors.allowed_origin(request.headers.get("Origin", ""), cors_origins) or ""
 
 
 @deprecated(VIEW)
@@ -149,9 +150,24 @@ def augment_cors_headers(headers: Headers, request: HttpRequest) -> None:
     _copy_headers(response, headers)
 
 
+def _instance(path: str) -> Any:
+    instances = vars(_per_thread)
+    if path not in instances:
+        instances[path] = import_string(path)()
+    return instances[path]
+
+
+def _encode(
+    event_type: str, text: str, event_id: object, escape: Callable[[bytes], bytes] = bytes
+) -> str:
+    first, _, lines = escape(sse.encode_body(event_type, text)).decode().partition("\n")
+    id_line = sse.encode_id(str(event_id)).decode()[:-1] if event_id else ""
+    return f"{first}\n{id_line}{lines}\n"
+
+
 def _encode_error(condition: str, text: str, extra: Mapping[str, Any] | None) -> str:
-    data = json.dumps({"condition": condition, "text": text, **(extra or {})})
-    return sse.encode("stream-error", data, ERROR_CURSOR).decode()
+    data = encode_payload({"condition": condition, "text": text, **(extra or {})})
+    return _encode("stream-error", data, ERROR_CURSOR)
 
 
 def _copy_headers(response: HttpResponseBase, headers: MutableMapping[str, str]) -> None:

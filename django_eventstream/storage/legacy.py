@@ -9,8 +9,10 @@ that it has is told to start over.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +28,9 @@ from django_eventstream.storage.base import LogPosition, Storage
 
 METHODS = ("append_event", "get_events", "get_current_id")
 """What a class needs to be taken for one of the old kind."""
+
+OBJECT_MARK = "\t \t"
+"""Begins the text of data that was no text: white space, which means nothing to a JSON parser."""
 
 REPLACEMENT = "a subclass of django_eventstream.storage.Storage can do all that it cannot"
 
@@ -63,13 +68,19 @@ class LegacyMethods(Storage):
 
     @deprecated("use django_eventstream.send_event(), which tells those who listen as well")
     def append_event(self, channel: str, event_type: str, data: Any) -> Event:
-        """Store an event, and tell nobody of it. Data that is no text becomes JSON."""
-        text = data if isinstance(data, str) else encode_payload(data)
-        return self.append([Event(channel, event_type, text)])[0]
+        """Store an event, and tell nobody of it. Returns it with the data that was given.
+
+        Streams send data that is no text as JSON.
+        """
+        text = data if isinstance(data, str) else OBJECT_MARK + encode_payload(data)
+        return replace(self.append([Event(channel, event_type, text)])[0], data=data)
 
     @deprecated("use read()")
     def get_events(self, channel: str, last_id: int, limit: int = 100) -> list[Event]:
-        """Return the events after an id, or raise `EventDoesNotExist`."""
+        """Return the events after an id, or raise `EventDoesNotExist`.
+
+        Their data is what `append_event()` was given; of a sent event it is the text that was sent.
+        """
         current = self.get_position([channel]).ids[channel]
         try:
             found = self.read(channel, int(last_id), limit)
@@ -77,7 +88,7 @@ class LegacyMethods(Storage):
             raise EventDoesNotExist(str(gone), current) from gone
         if int(last_id) > current:
             raise EventDoesNotExist(f"channel {channel!r} has no event {last_id}", current)
-        return found
+        return [replace(event, data=_given(event.data)) for event in found]
 
     @deprecated("use get_position()")
     def get_current_id(self, channel: str) -> int:
@@ -146,6 +157,14 @@ class LegacyStorage(Storage):
 def is_legacy(storage: object) -> bool:
     """Say whether an instance or a class is a storage of the old kind."""
     return all(callable(getattr(storage, name, None)) for name in METHODS)
+
+
+def _given(text: str) -> Any:
+    """Return what `append_event()` was given, from what it stored."""
+    if text.startswith(OBJECT_MARK):
+        with suppress(ValueError):  # a text of the project that begins so
+            return json.loads(text)
+    return text
 
 
 def _to_event(channel: str, stored: Any) -> Event:

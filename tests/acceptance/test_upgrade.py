@@ -147,6 +147,48 @@ def make_site(request, predecessor: Predecessor, tmp_path: Path, kind: str) -> S
     return made
 
 
+HELPERS = """if True:
+    import datetime, json, warnings
+    warnings.simplefilter("ignore")
+    from django_eventstream import utils
+    from django_eventstream.storage import DjangoModelStorage
+    path = "django_eventstream.storage.DjangoModelStorage"
+    storage = DjangoModelStorage()
+    data = ["text", {"a": [1, None]}, 5, None, "5", "\\t \\t", ["\\t"]]
+    appended = [storage.append_event("CHANNEL", "message", each) for each in data]
+    found = storage.get_events("CHANNEL", 1, limit=50)
+    values = lambda events: [(event.type, event.data, event.id) for event in events]
+    print(json.dumps({
+        "appended": values(appended),
+        "found": values(found),
+        "limited": values(storage.get_events("CHANNEL", 2, 2)),
+        "current": storage.get_current_id("CHANNEL"),
+        "events": [
+            utils.sse_encode_event("a", "x\\r\\ny"),
+            utils.sse_encode_event("50%", "50%", "%I", True),
+            utils.sse_encode_event("message", {"at": datetime.date(2026, 1, 2)}, 7, False, True),
+            utils.sse_encode_event("a", 5, event_id=""),
+            utils.sse_encode_event("a\\nb", "", event_id="1\\n2"),
+        ],
+        "errors": [
+            utils.sse_encode_error("forbidden", "No."),
+            utils.sse_encode_error("forbidden", "No.", {"at": datetime.date(2026, 1, 2)}),
+            utils.sse_error_response("gone", "No.", extra={"a": 1}).content.decode(),
+        ],
+        "cursors": [utils.make_id({"user:5": 1, "b c": "2"}), utils.make_id({})],
+        "parsed": utils.parse_last_event_id("user%3A5:1,b:2"),
+        "escaped": utils.build_id_escape("50%"),
+        "classes": [
+            utils.get_class(path) is utils.get_class(path),
+            utils.load_class(path) is utils.load_class(path),
+            utils.get_class_from_setting("NOT_SET", path) is utils.get_class(path),
+            utils.get_class_from_setting("NOT_SET"),
+            utils.get_channelmanager() is utils.get_channelmanager(),
+        ],
+    }))
+"""
+
+
 def query(*names: str, since: str = "") -> str:
     parts = [f"channel={quote(name, safe='')}" for name in names]
     return "&".join([*parts, f"lastEventId={quote(since, safe='')}"] if since else parts)
@@ -332,3 +374,12 @@ def test_a_connection_held_for_5_3_4_gets_what_is_published_without_coming_back(
         client.wait_for(3)
         assert len(client.connections) == 1
     assert_sequence(client, name, range(1, 4))
+
+
+def test_helpers_that_projects_call_return_what_they_returned(sqlite_site):
+    """An id came after the data, and what is no text was read as the text of its JSON."""
+    database = sqlite_site.database
+    before = sqlite_site.old.shell(HELPERS.replace("CHANNEL", "old"), database=database)
+    manage("migrate", "--verbosity=0", database=database)
+    after = json.loads(run_python(HELPERS.replace("CHANNEL", "new"), database=database))
+    assert after == before

@@ -465,9 +465,10 @@ def test_1_3_the_methods_of_the_old_storage_are_on_ours(log):
     storage = DjangoModelStorage()
     with pytest.warns(DeprecationWarning, match=r"append_event.*send_event"):
         event = storage.append_event("a", "message", {"html": "<div></div>"})
-    assert (event.id, json.loads(event.data)) == (1, {"html": "<div></div>"})
+    assert (event.id, event.data) == (1, {"html": "<div></div>"})
     with pytest.warns(DeprecationWarning, match="read"):
-        assert [e.id for e in storage.get_events("a", 0)] == [1]
+        assert [(e.id, e.data) for e in storage.get_events("a", 0)] == [(1, event.data)]
+    assert json.loads(log.read("a", 0, 1)[0].data) == event.data
     with pytest.warns(DeprecationWarning, match="get_position"):
         assert storage.get_current_id("a") == 1
     with pytest.warns(DeprecationWarning, match="read"), pytest.raises(EventDoesNotExist) as raised:
@@ -491,7 +492,7 @@ def test_1_3_utils_write_the_wire():
     )
     assert old("sse_encode_event", "message", 1, json_encode=True) == "event: message\ndata: 1\n\n"
     escaped = old("sse_encode_event", "a", "50%", "%I", True)
-    assert escaped == "event: a\ndata: 50%%\nid: %I\n\n"
+    assert escaped == "event: a\nid: %I\ndata: 50%%\n\n"
     error = old("sse_encode_error", "forbidden", "No.", {"channels": ["a"]})
     assert (
         old("sse_error_response", "forbidden", "No.", {"channels": ["a"]}).content == error.encode()
