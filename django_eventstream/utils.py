@@ -160,7 +160,11 @@ def _instance(path: str) -> Any:
 def _encode(
     event_type: str, text: str, event_id: object, escape: Callable[[bytes], bytes] = bytes
 ) -> str:
-    first, _, lines = escape(sse.encode_body(event_type, text)).decode().partition("\n")
+    body = escape(sse.encode_body(event_type, text)).decode()
+    if event_type == "message":
+        # Our own streams leave this type out.
+        body = f"event: message\n{body}"
+    first, _, lines = body.partition("\n")
     id_line = sse.encode_id(str(event_id)).decode()[:-1] if event_id else ""
     return f"{first}\n{id_line}{lines}\n"
 
