@@ -185,6 +185,27 @@ def test_a_restored_log_refuses_what_was_issued_before(log):
     asyncio.run(asyncio.wait_for(main(), HEALTHY))
 
 
+def test_a_restored_log_honours_what_is_issued_from_then_on(log):
+    """It is forgotten once what was heard before, not each time that somebody comes back."""
+
+    async def main():
+        async with awake(log) as hub:
+            assert await hub.may_return(hold(), ControlMark(0, 2))
+            before = hub.control_mark
+            log.events[CONTROL_CHANNEL] = log.events[CONTROL_CHANNEL][:1]
+            await until(lambda: hub.control_mark != before)
+            mark = hub.control_mark
+            assert await hub.may_return(hold(), mark)
+            for user in ("9", "8", "7"):
+                last_id = hub.control_mark.id
+                revoke(log, user)
+                await until(lambda last_id=last_id: hub.control_mark.id == last_id + 1)
+                assert await hub.may_return(hold(), mark) == (user != "7")
+                assert await hub.may_return(hold(), hub.control_mark)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
 def test_a_hub_that_nobody_needs_rests_again(log):
     async def main():
         hub = Hub(log, OPTIONS)
