@@ -18,7 +18,7 @@ class DjangoEventstreamConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:
-        """Register the system checks, and take part in the watch with each request."""
+        """Register the system checks, and take part in requests: for the watch, for streams."""
         import_module("django_eventstream.checks.configuration")
         import_module("django_eventstream.checks.database")
         import_module("django_eventstream.checks.grip")
@@ -28,3 +28,4 @@ class DjangoEventstreamConfig(AppConfig):
         watchman = import_module("django_eventstream.watchman").watchman
         request_started.connect(watchman.stir, dispatch_uid="django_eventstream.watch")
         import_module("django_eventstream.checks.tenants")
+        import_module("django_eventstream.web.lobby").lobby.open()

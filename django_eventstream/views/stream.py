@@ -16,9 +16,15 @@ from django_eventstream.views.recover import recover
 from django_eventstream.web.asking import answers_with_streams, never_atomic
 from django_eventstream.web.first_stream import first_stream
 from django_eventstream.web.grip import hold_response
+from django_eventstream.web.lobby import is_sent_away
 from django_eventstream.web.proxy import is_proxied, is_recovery
 from django_eventstream.web.requests import parse_hold
-from django_eventstream.web.responses import error_response, finish_headers, never_cached
+from django_eventstream.web.responses import (
+    error_response,
+    finish_headers,
+    never_cached,
+    retry_response,
+)
 from django_eventstream.web.streams import stream_response
 
 METHODS = ["GET", "HEAD", "OPTIONS"]
@@ -46,6 +52,8 @@ def events(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         return recover(request)
     if request.method == "OPTIONS":
         return finish_headers(request, HttpResponse(headers={"Allow": ", ".join(METHODS)}))
+    if is_sent_away(request):
+        return finish_headers(request, retry_response())
     try:
         hold = parse_hold(request, kwargs)
     except EventStreamError as error:

@@ -105,4 +105,8 @@ class Routes:
         except Exception:
             # Whatever is wrong with it, Django finds it again and reports it.
             view = None
+        return self.of(view)
+
+    def of(self, view: Callable[..., Any] | None) -> Route:
+        """Return the route of all requests that lead to this view."""
         return Route(view, self._known)

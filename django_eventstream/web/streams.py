@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable
-from concurrent.futures import Executor
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
-from asgiref.sync import SyncToAsync
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from django_eventstream import sse
@@ -20,12 +16,9 @@ from django_eventstream.hold import EXTENSION, Hold, Offer
 from django_eventstream.hub.connection import Connection
 from django_eventstream.hub.current import get_hub
 from django_eventstream.proxies import get_proxies, is_proxy_required
+from django_eventstream.web.lobby import lobby
 from django_eventstream.web.proxy import report_unverified
-
-logger = logging.getLogger(__name__)
-
-RELEASE_SECONDS = 1.0
-"""How long a stream waits for the connections of its request to be closed."""
+from django_eventstream.web.releasing import release_request
 
 WSGI_MESSAGE = """\
 This server cannot keep an event stream open: it runs under WSGI, where every open stream would \
@@ -50,7 +43,9 @@ def stream_response(request: HttpRequest, hold: Hold) -> HttpResponseBase:
     if obstacle := _obstacle(request):
         return HttpResponse(obstacle, status=501, content_type="text/plain")
     offer = (request.scope.get("extensions") or {}).get(EXTENSION)  # type: ignore[attr-defined]
-    if offer is not None:
+    if offer is None:
+        lobby.learn(request)
+    else:
         offer.hold = hold
     return EventStreamResponse(HeldStream(hold), offer, content_type=sse.CONTENT_TYPE)
 
@@ -184,6 +179,7 @@ class HeldStream:
     async def _begin(self) -> bytes:
         if not self._is_closed:
             await release_request()
+            lobby.finish()
         if self._is_closed:
             raise StopAsyncIteration
         self._hub = get_hub()
@@ -191,41 +187,3 @@ class HeldStream:
         self._asked = self._loop.create_future()
         self._connection = self._hub.join(self._hold, self)
         return await self._asked
-
-
-async def release_request() -> None:
-    """Let go of the thread and the database connections that Django keeps for the request.
-
-    Django's ASGI handler runs sync middleware and views of one request in a thread of its own,
-    and keeps that thread, with its database connections, until the response has ended. The
-    executor is taken out of asgiref's context; asgiref makes a new one if anybody needs it.
-    """
-    context = SyncToAsync.thread_sensitive_context.get(None)
-    if context is None:
-        return
-    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
-    if executor is not None:
-        try:
-            await _close_connections(executor)
-        finally:
-            executor.shutdown(wait=False)
-
-
-async def _close_connections(executor: Executor) -> None:
-    try:
-        closing = executor.submit(connections.close_all)
-    except RuntimeError:
-        # The system has no thread for it, so that there was none that had a connection.
-        return
-    closed = asyncio.wrap_future(closing)
-    await asyncio.wait({closed}, timeout=RELEASE_SECONDS)
-    if not closed.done():
-        logger.warning("A stream begins before the database connections of its request are closed")
-        closed.add_done_callback(_closed_late)
-    elif (error := closed.exception()) is not None:
-        logger.warning("The database connections of a request were not closed: %s", error)
-
-
-def _closed_late(closed: asyncio.Future[None]) -> None:
-    if not closed.cancelled():
-        closed.exception()

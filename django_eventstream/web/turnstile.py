@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -138,13 +139,23 @@ class Turnstile:
         self._places = places
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
-    async def enter(self, incoming: Incoming) -> Place | None:
+    async def enter(self, incoming: Incoming | None = None) -> Place | None:
         """Wait for a place; None if there is none in time, or the client leaves before."""
+        queue = self._queue
+        return Place(queue) if await queue.enter(incoming) else None
+
+    def enter_now(self) -> Place | None:
+        """Take a place if one is free."""
+        queue = self._queue
+        return Place(queue) if queue.enter_now() else None
+
+    @property
+    def _queue(self) -> _Queue:
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
             queue = self._queues[loop] = _Queue(self._places)
-        return Place(queue) if await queue.enter(incoming) else None
+        return queue
 
 
 class Place:
@@ -163,6 +174,11 @@ class Place:
         self._overdue.cancel()
         if queue is not None:
             queue.leave(self._is_given_away)
+
+    def leave_threadsafe(self) -> None:
+        """Leave it from any thread, soon; nothing if its event loop is over."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.leave, context=Context())
 
     def _wait(self, seconds: float) -> None:
         # Not in the context of a request, which would live as long.
@@ -187,9 +203,14 @@ class _Queue:
         """How many are inside whose place was given to others."""
         self._waiting: dict[asyncio.Future[None], None] = {}
 
-    async def enter(self, incoming: Incoming) -> bool:
-        if self._free:
-            self._free -= 1
+    def enter_now(self) -> bool:
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def enter(self, incoming: Incoming | None) -> bool:
+        if self.enter_now():
             return True
         turn = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
@@ -228,8 +249,11 @@ class _Queue:
         self._waiting.pop(turn, None)
 
 
-async def _comes(turn: asyncio.Future[None], incoming: Incoming) -> bool:
+async def _comes(turn: asyncio.Future[None], incoming: Incoming | None) -> bool:
     """Wait for a turn; False if it does not come in time, or the client leaves."""
+    if incoming is None:
+        await asyncio.wait({turn}, timeout=WAIT_SECONDS)
+        return turn.done()
     deadline = time.monotonic() + WAIT_SECONDS
     while not (turn.done() or incoming.is_gone):
         timeout = deadline - time.monotonic()

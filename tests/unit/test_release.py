@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
-from django_eventstream.web import streams
+from django_eventstream.web import releasing
 from tests.services.deadline import HEALTHY
 
 
@@ -23,13 +23,13 @@ def goes_on():
 async def release(executor) -> None:
     async with ThreadSensitiveContext() as context:
         SyncToAsync.context_to_thread_executor[context] = executor
-        await streams.release_request()
+        await releasing.release_request()
         assert context not in SyncToAsync.context_to_thread_executor
 
 
 def test_connections_that_cannot_be_closed_hold_up_no_stream(monkeypatch, caplog, goes_on):
     """A stream waited for ever, without a byte, for the connections of its request."""
-    monkeypatch.setattr(streams, "RELEASE_SECONDS", 0.05)
+    monkeypatch.setattr(releasing, "RELEASE_SECONDS", 0.05)
     executor = ThreadPoolExecutor(1)
     executor.submit(goes_on.wait, 20)
     asyncio.run(asyncio.wait_for(release(executor), HEALTHY))
