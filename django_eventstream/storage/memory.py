@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import islice
 from math import inf
 
 from django.utils import timezone
@@ -36,7 +36,7 @@ class MemoryStorage(Storage):
             for event in events:
                 last = self._last[event.channel] = self._last.get(event.channel, 0) + 1
                 stored = event.with_id(last, self._epoch)
-                self._stored[event.channel, last] = now, stored
+                self._kept(event.channel)[last] = now, stored
                 numbered.append(stored)
         return numbered
 
@@ -50,13 +50,14 @@ class MemoryStorage(Storage):
         size = 0
         with self._lock:
             last = self._last.get(channel, 0)
+            kept = self._stored.get(channel, {})
             for number in range(after + 1, min(after + limit, last) + 1):
-                if (channel, number) not in self._stored or size >= room:
+                if number not in kept or size >= room:
                     break
                 # In whatever life it was sent, it belongs to the one of now.
-                found.append(self._stored[channel, number][1].with_id(number, self._epoch))
+                found.append(kept[number][1].with_id(number, self._epoch))
                 size += len(found[-1].data)
-            if after < last and (channel, after + 1) not in self._stored:
+            if after < last and after + 1 not in kept:
                 # A channel may have had a million events before the first one that is kept.
                 start = max(after + 1, self._oldest.get(channel, 1))
                 raise HistoryGoneError(channel, oldest=self._next(channel, start))
@@ -73,13 +74,23 @@ class MemoryStorage(Storage):
             return self._trim(channel, before, keep, limit)
 
     def sweep(self, position: int, limit: int, limits: Limits) -> Sweep:
-        """See `Storage.sweep()`. Begins at the oldest each time."""
+        """See `Storage.sweep()`. The position says how many channels had their turn.
+
+        It goes through the channels, each of which has its oldest events in front, and goes on
+        where it ended: events that are kept for ever cost one look for each channel.
+        """
+        looked_at = removed = 0
+        created: datetime | None = None
+        while looked_at < limit and (channel := self._next_turn(position)) is not None:
+            gone = self.trim(channel, *limits(channel), limit - looked_at)
+            created = self._oldest_time(channel) or created
+            # A channel that has more to remove than there is room has its turn again.
+            position += looked_at + gone < limit
+            removed += gone
+            looked_at += gone + 1
         with self._lock:
-            looked_at = list(islice(self._stored.items(), limit))
-        removed = 0
-        for channel in dict.fromkeys(channel for (channel, _), _ in looked_at):
-            removed += self.trim(channel, *limits(channel), limit - removed)
-        return Sweep(removed, None, looked_at[-1][1][0] if looked_at else None)
+            is_round = position >= len(self._turns)
+        return Sweep(removed, None if is_round else position, created)
 
     def begin_epoch(self) -> int:
         """See `Storage.begin_epoch()`."""
@@ -90,7 +101,8 @@ class MemoryStorage(Storage):
     def get_channels(self) -> list[str]:
         """See `Storage.get_channels()`."""
         with self._lock:
-            return sorted(self._last)
+            names = list(self._last)
+        return sorted(names)
 
     def _begin(self) -> None:
         # In a child: what was there is the parent's, and goes on there.
@@ -98,25 +110,49 @@ class MemoryStorage(Storage):
         self._epoch = _after(self._epoch)
         self._last: dict[str, int] = {}
         self._oldest: dict[str, int] = {}
-        self._stored: dict[tuple[str, int], tuple[datetime, Event]] = {}
+        self._stored: dict[str, dict[int, tuple[datetime, Event]]] = {}
+        self._turns: deque[str] = deque()
+        """The channels that have events, in the order in which they are swept."""
+
+    def _kept(self, channel: str) -> dict[int, tuple[datetime, Event]]:
+        if channel not in self._stored:
+            self._stored[channel] = {}
+            self._turns.append(channel)
+        return self._stored[channel]
+
+    def _next_turn(self, done: int) -> str | None:
+        with self._lock:
+            while done < len(self._turns):
+                channel = self._turns.popleft()
+                if self._stored.get(channel):
+                    self._turns.append(channel)
+                    return channel
+                self._stored.pop(channel, None)
+            return None
+
+    def _oldest_time(self, channel: str) -> datetime | None:
+        with self._lock:
+            found = self._stored.get(channel, {}).get(self._oldest.get(channel, 1))
+        return found and found[0]
 
     def _next(self, channel: str, number: int) -> int:
-        last = self._last[channel]
-        kept = (n for n in range(number, last + 1) if (channel, n) in self._stored)
-        return next(kept, last + 1)
+        # Nothing is missing behind the oldest, unless somebody deleted it by hand.
+        last, stored = self._last[channel], self._stored.get(channel, {})
+        return next((n for n in range(number, last + 1) if n in stored), last + 1)
 
     def _trim(self, channel: str, before: datetime | None, keep: int | None, limit: int) -> int:
         last = self._last.get(channel, 0)
         if not last:
             return 0
         oldest = self._next(channel, self._oldest.get(channel, 1))
+        kept = self._stored.get(channel, {})
         removed = 0
-        while removed < limit and (channel, oldest) in self._stored:
-            created = self._stored[channel, oldest][0]
+        while removed < limit and oldest in kept:
+            created = kept[oldest][0]
             is_old = before is not None and created < before
             if not is_old and (keep is None or last - oldest < keep):
                 break
-            del self._stored[channel, oldest]
+            del kept[oldest]
             removed += 1
             oldest += 1
         self._oldest[channel] = oldest

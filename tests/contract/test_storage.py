@@ -69,9 +69,9 @@ def age(log: Storage, channel: str, up_to: int, **ago: float) -> None:
         return
     if isinstance(log, MemoryStorage):
         for number in range(1, up_to + 1):
-            if (channel, number) in log._stored:
-                created, event = log._stored[channel, number]
-                log._stored[channel, number] = created - timedelta(**ago), event
+            if number in log._stored.get(channel, {}):
+                created, event = log._stored[channel][number]
+                log._stored[channel][number] = created - timedelta(**ago), event
         return
     rows = models.Event.objects.using(log.alias).filter(channel=channel, eid__lte=up_to)
     rows.update(created=timezone.now() - timedelta(**ago))
@@ -82,7 +82,7 @@ def delete_by_hand(log: Storage, channel: str, event_id: int) -> None:
     if isinstance(log, RedisStorage):
         delete_entry(log, channel, event_id)
     elif isinstance(log, MemoryStorage):
-        del log._stored[channel, event_id]
+        del log._stored[channel][event_id]
     else:
         models.Event.objects.using(log.alias).filter(channel=channel, eid=event_id).delete()
 
