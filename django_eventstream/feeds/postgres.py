@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -119,7 +121,10 @@ class _Ear:
             while not self._failure.done():
                 await self._listen_for(SILENCE_SECONDS)
                 if self._loop.time() - self._heard_at >= SILENCE_SECONDS:
-                    await self._ask(LISTEN)
+                    asked_at = self._ask()
+                    await self._listen_for(ANSWER_SECONDS)
+                    if not self._failure.done():
+                        self._require_answer(asked_at)
             self._failure.result()
         finally:
             self._loop.remove_reader(socket)
@@ -129,26 +134,28 @@ class _Ear:
 
         A pooler answers LISTEN like a server, in a session that is another client's from then on.
         """
-        await asyncio.wait(
-            {self._proof, self._failure},
-            timeout=ANSWER_SECONDS,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not self._failure.done() and not self._proof.done():
-            # A server that is frozen does not answer either. One session of a pooler does not
-            # listen for nobody, if this comes to the same as LISTEN.
-            await self._ask(UNLISTEN)
+        asked_at = self._ask()
+        waited_for = {self._proof, self._failure}
+        await asyncio.wait(waited_for, timeout=ANSWER_SECONDS, return_when=FIRST_COMPLETED)
+        if self._failure.done():
+            self._failure.result()
+        if not self._proof.done():
+            self._require_answer(asked_at)
+            with suppress(psycopg.Error):
+                # In a pooler's session, if it is the same: nobody listens there from now on.
+                self._pgconn.send_query(UNLISTEN)
             raise NotHeardError(self._made.alias)
 
     async def _listen_for(self, seconds: float) -> None:
         await asyncio.wait({self._failure}, timeout=seconds)
 
-    async def _ask(self, statement: bytes) -> None:
-        """Ask for a sign of life, and wait for one."""
-        asked_at = self._loop.time()
-        self._pgconn.send_query(statement)
-        await self._listen_for(ANSWER_SECONDS)
-        if not self._failure.done() and self._heard_at < asked_at:
+    def _ask(self) -> float:
+        """Ask for a sign of life; return when."""
+        self._pgconn.send_query(LISTEN)
+        return self._loop.time()
+
+    def _require_answer(self, asked_at: float) -> None:
+        if self._heard_at < asked_at:
             raise TimeoutError("no sign of life")
 
     def _read(self) -> None:

@@ -191,6 +191,9 @@ class Outlet:
             now = time.monotonic()
             self._drop_stale(now)
             with self._condition:
+                if self._thread is not threading.current_thread():
+                    # In a child of gevent: unlike a thread, a greenlet is copied by a fork.
+                    return []
                 self._take_later(now)
                 if self._queue and (self._ends_at is None or now < self._ends_at):
                     return self._queue.first_batch()

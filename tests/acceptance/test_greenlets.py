@@ -93,9 +93,7 @@ def test_a_worker_of_gevent_publishes_to_a_proxy(
     assert users_of(postgres_only) == EVENTS
 
 
-@pytest.mark.parametrize(
-    ("pool", "broker"), [("gevent", "redis"), ("gevent", "pubsub"), ("eventlet", "core")]
-)
+@pytest.mark.parametrize(("pool", "broker"), [("gevent", "pubsub"), ("eventlet", "core")])
 def test_tasks_that_send_and_tasks_that_do_not_run_side_by_side_in_greenlets(
     pool, broker, app_server, running, postgres_only, redis_server, unique_channel
 ):

@@ -556,7 +556,7 @@ def test_1_5_models_have_their_fields():
     assert counter["name"].unique
     assert models.EventCounter._meta.db_table == "django_eventstream_eventcounter"
     for model in models.Event, models.EventCounter:
-        assert model._meta.pk.get_internal_type() == "AutoField"
+        assert model._meta.pk.get_internal_type() == "BigAutoField"
 
 
 def test_1_5_event_counter_get_or_create(log):

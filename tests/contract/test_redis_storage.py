@@ -417,7 +417,7 @@ def test_settings_are_read_when_the_log_is_used(redis_server):
         assert log.append([event()])[0].id == 1
 
 
-@pytest.mark.parametrize("value", ["redis://localhost", {"hots": "localhost"}])
+@pytest.mark.parametrize("value", ["localhost:6379", {"hots": "localhost"}])
 def test_a_connection_that_is_none_is_named(value):
     with (
         override_settings(EVENTSTREAM_STORAGE_CONNECTION=value),

@@ -454,7 +454,7 @@ def test_a_client_for_which_there_is_no_place_in_time_hears_when_to_come_back(
         assert newcomer.status == 200
         assert newcomer.headers["content-type"] == "text/event-stream"
         assert newcomer.headers.get("access-control-allow-origin") == origin
-        assert newcomer.body.startswith(b"retry: ")
+        assert newcomer.body.startswith(b"event: keep-alive\nretry: ")
         assert newcomer.is_over
         Gate.opened.set()
         await dismiss(*visits)

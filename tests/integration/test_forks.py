@@ -12,7 +12,8 @@ import redis
 from tests.integration.test_grip_publisher import ControlPort
 from tests.redis_log import connection_to
 from tests.services.deadline import HEALTHY
-from tests.services.python import run_python
+from tests.services.ports import free_port
+from tests.services.python import django_environment, run, run_python
 
 FORKS = """if True:
     import faulthandler, gc, os, sys, threading, time, warnings
@@ -160,6 +161,42 @@ def test_threads_that_send_import_nothing(settings):
     with_layer = {**settings, "EVENTSTREAM_REDIS": None, "CHANNEL_LAYERS": {"default": layer}}
     for each in (settings, with_layer):
         assert run_python(IMPORTS, settings=each) == "[]\n"
+
+
+GREENLETS = """if True:
+    from gevent import monkey
+    monkey.patch_all()
+    import django, os, sys, time
+    django.setup()
+    from django_eventstream.events import Event
+    from django_eventstream.publishers.grip import GripPublisher
+    from tests.integration.test_grip_publisher import ControlPort
+
+    publisher = GripPublisher()
+    [outlet] = publisher._outlets
+    publisher.publish([Event("a", "message", "of the parent", 1)])
+    while not outlet.statistics.failures:
+        time.sleep(0.01)
+    child = os.fork()
+    if child:
+        os._exit(os.waitpid(child, 0)[1])
+    control = ControlPort(int(sys.argv[1]))
+    for number in range(2, 32):
+        publisher.publish([Event("a", "message", "of the child", number)], wait=True)
+        time.sleep(0.02)
+    while 1 not in control.ids():
+        time.sleep(0.01)  # The parent tries again.
+    print(control.ids(), flush=True)
+    os._exit(0)
+"""
+
+
+def test_the_greenlets_of_a_parent_publish_nothing_in_its_child():
+    """Unlike threads they are copied by a fork: two of them posted each event of the child."""
+    port = free_port()
+    env = django_environment(settings={"GRIP_URL": f"http://127.0.0.1:{port}"})
+    posted = json.loads(run(["-c", GREENLETS, str(port)], 60, env))
+    assert Counter(posted) == Counter(range(1, 32))
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
