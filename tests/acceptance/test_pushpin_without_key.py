@@ -156,7 +156,7 @@ def test_forged_positions_give_nothing(site, unique_channel):  # noqa: F811
             f"/events/?channel=own-alice-{unique_channel}",
         )
     ]
-    assert [status for status, _, _ in answers] == [200, 200, 200]
+    assert [status for status, _, _ in answers] == [200, 200, 403]
     assert [body for _, _, body in answers[:2]] == [b"", b""]
     assert b"Permission denied" in answers[2][2]
     assert b'"n": 1' not in answers[2][2]
