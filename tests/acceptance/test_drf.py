@@ -127,8 +127,10 @@ def test_the_page_shows_events_as_text_under_a_policy_without_inline_code(
     app_server, sqlite_only, browser, unique_channel
 ):
     server = app_server(sqlite_only, settings=WITH_POLICY)
+    # An event of the type `error` says nothing of the connection.
+    types = "message,tick,error"
     page = Page(
-        browser, f"{server.url}/api/events/?channels={unique_channel}&messages_types=message,tick"
+        browser, f"{server.url}/api/events/?channels={unique_channel}&messages_types={types}"
     )
     page.wait_state("open")
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -137,16 +139,19 @@ def test_the_page_shows_events_as_text_under_a_policy_without_inline_code(
         (unique_channel, "tick", 7),
         (unique_channel, "other", "not shown"),
         (unique_channel, "message", evil),
+        (unique_channel, "error", 8),
     )
-    page.wait_rows(3)
+    page.wait_rows(4)
+    page.wait_state("open", timeout=0)
     assert page.rows() == [
         ["message", f"{unique_channel}:1", json.dumps({"text": evil}, indent=2)],
         ["tick", f"{unique_channel}:2", "7"],
         ["message", f"{unique_channel}:4", json.dumps(evil)],
+        ["error", f"{unique_channel}:5", "8"],
     ]
     assert page.driver.find_elements(By.CSS_SELECTOR, "#eventstream img, #eventstream script") == []
-    assert page.find("count").text == "3"
-    assert page.find("cursor").text == f"{unique_channel}:4"
+    assert page.find("count").text == "4"
+    assert page.find("cursor").text == f"{unique_channel}:5"
     assert [line for line in page.errors() if "favicon" not in line] == []
 
 
