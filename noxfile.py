@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
+import re
+
 import nox
 
 nox.options.error_on_missing_interpreters = False
@@ -22,3 +25,22 @@ PAIRS = [
 def tests(session: nox.Session, django: str) -> None:
     session.install("--editable", ".[dev]", DJANGOS[django])
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def floors(session: nox.Session) -> None:
+    """The lowest versions that `setup.cfg` allows, by the tests that start no site of their own."""
+    session.install("--editable", ".[dev]", *lowest_versions())
+    default = ["tests/unit", "tests/contract", "tests/integration"]
+    session.run("python", "-m", "pytest", *(session.posargs or default))
+
+
+def lowest_versions() -> list[str]:
+    """What the package itself needs, and each of its extras for users: `redis==5.0.1`, …"""
+    setup = configparser.RawConfigParser()
+    setup.read("setup.cfg")
+    extras = setup["options.extras_require"]
+    needed = [setup["options"]["install_requires"]]
+    needed += [extras[name] for name in ("drf", "channels", "redis", "postgres")]
+    found = re.findall(r"^([\w\[\]-]+)>=([\d.]+)", "\n".join(needed), re.MULTILINE)
+    return [f"{name}=={version}" for name, version in found]

@@ -102,10 +102,13 @@ error_log stderr;
 
 class Caddy(WebServer):
     heading, program, package = "Caddy", "caddy", "caddy"
+    # Otherwise it makes an authority of its own, and the whole machine trust it.
     before = """\
 {{
     admin off
-    auto_https disable_redirects
+    auto_https disable_certs
+    default_sni localhost
+    skip_install_trust
 }}
 """
     replaced = {
