@@ -423,6 +423,28 @@ class TestBackgroundSender:
         assert 40 < len(numbers) < 60
         assert caplog.text.count("too many events wait") == 1
 
+    def test_every_outage_is_logged_once_and_so_is_its_end(self, caplog):
+        caplog.set_level("INFO", "django_eventstream")
+        is_away = False
+
+        async def send(batch):
+            if is_away:
+                raise ConnectionError("it is away")
+            yield len(batch)
+
+        sender = self.sender(send)
+        for outage in (1, 2):
+            is_away = True
+            for _ in range(2):
+                with pytest.raises(PublishError, match="it is away"):
+                    sender.send(events(outage), wait=True)
+            is_away = False
+            sender.send(events(outage), wait=True)
+            wait_until(
+                lambda outage=outage: caplog.text.count("A broker takes events again") == outage
+            )
+            assert caplog.text.count("A broker does not take events now") == outage
+
     def test_one_event_is_never_too_big(self):
         taken = []
 

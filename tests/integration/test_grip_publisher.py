@@ -335,6 +335,17 @@ def test_what_no_proxy_takes_in_a_minute_is_given_up(control, publisher, monkeyp
     assert control.ids() == [2]
 
 
+def test_every_outage_of_a_proxy_is_logged_and_its_retries_are_not(control, publisher, caplog):
+    for outage in (1, 2):
+        failures = publisher.statistics[0].failures
+        control.status = 503
+        publisher.publish(events([outage]))
+        wait_until(lambda failures=failures: publisher.statistics[0].failures >= failures + 2)
+        control.status = 200
+        wait_until(lambda outage=outage: publisher.statistics[0].posted == outage)
+        assert caplog.text.count(f"Publishing to {control.url} failed: ") == outage
+
+
 def test_a_silent_channel_is_probed_even_after_its_publish_was_lost(
     control, publisher, monkeypatch
 ):
