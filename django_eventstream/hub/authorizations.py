@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from django.db import connections
@@ -20,6 +20,9 @@ AT_ONCE = 8
 """Channel managers asked at the same time, each of which may open a database connection: one that
 is slow does not hold up the other clients, and 200 who take 0.1 s each do not lose patience."""
 
+AT_ONCE_FOR_ONE = AT_ONCE // 2
+"""And so many for the same user, who holds up no other one."""
+
 AUTHORIZE_SECONDS = 2.5
 """How long one may take."""
 
@@ -32,7 +35,7 @@ _Asker = str | Connection
 
 
 class Authorizations:
-    """Asks for users by turns, for one of their streams each time. Belongs to one event loop.
+    """Asks for users by turns, for some of their streams at once. Belongs to one event loop.
 
     So whoever has many streams, and a channel manager that is slow for them, holds up nobody else.
     """
@@ -50,19 +53,19 @@ class Authorizations:
         `StorageUnavailableError` means that nobody knows.
         """
         asker = connection if connection.user_id is None else connection.user_id
-        if asker not in self._waiting:
-            self._waiting[asker] = deque()
+        self._waiting.setdefault(asker, deque()).append((connection, answer))
+        if self._shares[asker] < AT_ONCE_FOR_ONE:
+            self._shares[asker] += 1
             self._turns.append(asker)
-        self._waiting[asker].append((connection, answer))
         for number in range(AT_ONCE):
             self._tasks.ensure(("authorize", number), self._work)
 
     def forget_all(self) -> None:
         """Nobody waits any more."""
         self._waiting: dict[_Asker, deque[tuple[Connection, Answer]]] = {}
-        """The streams of those who wait, or for whom it is asked now."""
+        self._shares: Counter[_Asker] = Counter()
+        """How many turns each has, those included in which it is asked now."""
         self._turns: deque[_Asker] = deque()
-        """Those of them for whom it is not asked now."""
 
     @property
     def threads(self) -> int:
@@ -70,18 +73,22 @@ class Authorizations:
         return self._threads.alive
 
     async def _work(self) -> None:
-        waiting, turns = self._waiting, self._turns
+        waiting, shares, turns = self._waiting, self._shares, self._turns
         while turns:
             asker = turns.popleft()
             try:
-                connection, answer = waiting[asker].popleft()
-                if not connection.is_ended:
-                    answer(await self._authorize(connection))
+                if theirs := waiting.get(asker):
+                    connection, answer = theirs.popleft()
+                    if not connection.is_ended:
+                        answer(await self._authorize(connection))
             finally:
-                if waiting[asker]:
+                if waiting.get(asker):
                     turns.append(asker)
                 else:
-                    del waiting[asker]
+                    waiting.pop(asker, None)
+                    shares.subtract([asker])
+                    if not shares[asker]:
+                        del shares[asker]
 
     async def _authorize(self, connection: Connection) -> EventStreamError | None:
         try:
