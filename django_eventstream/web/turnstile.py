@@ -29,8 +29,12 @@ head, unless somebody holds it back."""
 BODY_BYTES = 65_536
 """Most bytes of such a body, which is kept in memory."""
 
-WAIT_SECONDS = 20.0
-"""How long a request waits for a place, before its client is told when to come back."""
+WAIT_SECONDS = 50.0
+"""How long a request waits for a place, before its client is told when to come back. Proxies cut
+what they have heard nothing of for a minute."""
+
+STALL_SECONDS = 20.0
+"""How long it waits where nobody else gets a place either."""
 
 OVERDUE_SECONDS = 4.0
 """After so long another request may come in besides one that is still being answered."""
@@ -202,6 +206,8 @@ class _Queue:
         self._overdue = 0
         """How many are inside whose place was given to others."""
         self._waiting: dict[asyncio.Future[None], None] = {}
+        self._moved_at = 0.0
+        """When somebody who had waited got a place."""
 
     def enter_now(self) -> bool:
         if not self._free:
@@ -216,7 +222,7 @@ class _Queue:
         self._waiting[turn] = None
         has_place = False
         try:
-            has_place = await _comes(turn, incoming)
+            has_place = await self._comes(turn, incoming)
         finally:
             if not has_place:
                 self._give_up(turn)
@@ -240,25 +246,30 @@ class _Queue:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
             turn.set_result(None)
+            self._moved_at = time.monotonic()
         else:
             self._free += 1
+
+    async def _comes(self, turn: asyncio.Future[None], incoming: Incoming | None) -> bool:
+        """Wait for a turn; False if it does not come in time, or the client leaves."""
+        since = time.monotonic()
+        while not turn.done() and (rest := self._rest(since)) > 0:
+            awaited: set[asyncio.Future[Any]] = {turn}
+            if incoming is not None:
+                awaited.add(incoming.listen())
+            await asyncio.wait(awaited, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            if incoming is not None:
+                incoming.keep()
+                if incoming.is_gone:
+                    return False
+        return turn.done()
+
+    def _rest(self, since: float) -> float:
+        """Return how much longer a request waits that has waited since then."""
+        stalled = max(since, self._moved_at) + STALL_SECONDS
+        return min(since + WAIT_SECONDS, stalled) - time.monotonic()
 
     def _give_up(self, turn: asyncio.Future[None]) -> None:
         if turn.done():
             self.leave()
         self._waiting.pop(turn, None)
-
-
-async def _comes(turn: asyncio.Future[None], incoming: Incoming | None) -> bool:
-    """Wait for a turn; False if it does not come in time, or the client leaves."""
-    if incoming is None:
-        await asyncio.wait({turn}, timeout=WAIT_SECONDS)
-        return turn.done()
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (turn.done() or incoming.is_gone):
-        timeout = deadline - time.monotonic()
-        both: set[asyncio.Future[Any]] = {turn, incoming.listen()}
-        if not (await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED))[0]:
-            break
-        incoming.keep()
-    return turn.done() and not incoming.is_gone

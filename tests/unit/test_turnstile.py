@@ -202,8 +202,9 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_heard():
     asyncio.run(main())
 
 
-def test_a_request_waits_for_a_bounded_time(monkeypatch):
-    monkeypatch.setattr(turnstile_module, "WAIT_SECONDS", 0.01)
+@pytest.mark.parametrize("limit", ["WAIT_SECONDS", "STALL_SECONDS"])
+def test_a_request_waits_for_a_bounded_time(monkeypatch, limit):
+    monkeypatch.setattr(turnstile_module, limit, 0.01)
 
     async def main():
         turnstile, client = Turnstile(1), Client()
