@@ -18,6 +18,7 @@ from django.db import connections
 
 from django_eventstream.backends import get_storage
 from django_eventstream.events import Event
+from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.processes import after_fork, before_exit, expect_exit, is_under_test
 from django_eventstream.retention import BATCH_SIZE, Swept, sweep
 from django_eventstream.storage.base import SWEEP, Storage, WatchPosition
@@ -112,6 +113,10 @@ class Housekeeper:
             own_thread()
             if (storage := get_storage()) is not None:
                 swept = self._sweep(storage, channel)
+        except StorageUnavailableError as error:
+            # Of a process that ends, the next one does it.
+            level = logging.INFO if self._wake.is_set() else logging.WARNING
+            logger.log(level, "Old events could not be removed now: %s", error)
         except Exception:
             # The project's own channel manager is asked, too.
             logger.warning("Old events could not be removed now", exc_info=True)

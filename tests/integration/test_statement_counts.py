@@ -118,6 +118,12 @@ def test_in_a_transaction_the_sender_pays_one_statement_and_the_commit_few(few_e
     assert len(committed) - len(found) == AFTER_COMMIT[connection.vendor], committed
 
 
+def test_many_events_at_once_are_staged_by_one_statement(few_events):
+    with transaction.atomic(), statements() as found:
+        send_events([(f"c{n % 2}", "message", n) for n in range(100)])
+    assert len(found) == 1, found
+
+
 def test_a_hundred_sends_of_a_transaction_are_numbered_once(few_events):
     with statements() as committed, transaction.atomic():
         for n in range(100):
