@@ -427,7 +427,7 @@ class TestBackgroundSender:
         caplog.set_level("INFO", "django_eventstream")
         is_away = False
 
-        async def send(batch):
+        def send(batch):
             if is_away:
                 raise ConnectionError("it is away")
             yield len(batch)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextvars import ContextVar
 
 import anyio
 import pytest
-import sentry_sdk
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import path
 from fastapi import FastAPI
@@ -15,7 +15,6 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from django_eventstream import asend_event
@@ -171,7 +170,12 @@ def test_opentelemetry_traces_each_send_of_a_stream(application, caplog):
     }
 
 
-def test_sentry_sees_each_client_by_itself(application):
+def test_sentry_sees_each_client_by_itself(application, monkeypatch):
+    # Sentry imports eventlet to ask it something: it warns then, and at each fork from then on.
+    monkeypatch.setitem(sys.modules, "eventlet", None)
+    import sentry_sdk
+    from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
+
     sent = []
     with sentry_sdk.isolation_scope(), sentry_sdk.new_scope() as scope:
         options = {"default_integrations": False, "traces_sample_rate": 1.0, "dsn": None}

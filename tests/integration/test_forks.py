@@ -315,7 +315,7 @@ def test_a_child_answers_requests_though_its_parent_did():
                 return {"type": "http.request"} if not answer else await asyncio.sleep(60)
             async def send(message):
                 answer.append(message)
-            await asyncio.wait_for(handler(scope, receive, send), HEALTHY)
+            await asyncio.wait_for(handler(scope, receive, send), 45)
             assert answer[0]["status"] == 404
 
         asyncio.run(ask())

@@ -269,7 +269,7 @@ def test_a_request_that_waits_in_vain_is_told_when_to_come_back(settings, monkey
         await asyncio.wait_for(visit, 20)
         assert late.status == 200
         assert late.headers["content-type"] == "text/event-stream"
-        assert late.body.startswith(b"retry: ")
+        assert late.body.startswith(b"event: keep-alive\nretry: ")
         for visitor in visitors:
             await visitor.wait_for(b"stream-open")
         await leave(visitors, visits)
