@@ -86,9 +86,10 @@ def test_the_commands_commit_what_they_do(postgres_only, unique_channel):
     """The relay announced ids that were rolled back when it ended; the epoch was never begun."""
     database = by_hand(postgres_only)
     send_by_hand(database, unique_channel, 1, 2)
-    process = {"database": database.settings, "settings": {"EVENTSTREAM_RETENTION_COUNT": 1}}
+    process = {"database": database.settings}
     wait_until(lambda: "2 events" in manage("eventstream_relay", "--once", **process))
     rows = Event.objects.using(database.alias).order_by("id")
     assert list(rows.values_list("eid", flat=True)) == [1, 2]
-    assert run_python(OTHER_COMMANDS, **process).split()[-1] == "a:0,:"
+    limits = {"EVENTSTREAM_RETENTION_COUNT": 1}
+    assert run_python(OTHER_COMMANDS, settings=limits, **process).split()[-1] == "a:0,:"
     assert list(rows.values_list("eid", flat=True)) == [2]

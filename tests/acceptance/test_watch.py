@@ -85,7 +85,7 @@ class Site:
         """The process that has the lease, once it is another than this one."""
 
         def find() -> int | None:
-            lease = Lease.objects.first()
+            lease = Lease.objects.filter(name="watch").first()
             pid = int(lease.holder.split(":")[1]) if lease and lease.holder else None
             return pid if pid != but else None
 
