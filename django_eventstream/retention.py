@@ -105,16 +105,13 @@ def sweep(storage: Storage, position: int, channel: str | None = None) -> Swept:
     room = BATCH_SIZE - removed
     if not room or channel is None:
         return Swept(position, goes_on)
-    return Swept(position, goes_on, _trim_batch(storage, channel, limits, room) == room)
+    since, count = limits(channel)
+    return Swept(position, goes_on, storage.trim(channel, since, count, room) == room)
 
 
 def trim_batch(storage: Storage, channel: str, limit: int = BATCH_SIZE) -> int:
     """Remove one batch of the channel's expired events; return how many."""
-    return _trim_batch(storage, channel, _Limits(storage), limit)
-
-
-def _trim_batch(storage: Storage, channel: str, limits: _Limits, limit: int) -> int:
-    since, count = limits.of(channel)
+    since, count = _Limits(storage).of(channel)
     return storage.trim(channel, since, count, limit)
 
 

@@ -299,6 +299,19 @@ def test_what_is_kept_for_ever_is_passed_by(default_database, clock, caplog):
     assert Row.objects.filter(channel__startswith="user-").count() == 2 * BATCH_SIZE // 3 * 3
 
 
+@override_settings(EVENTSTREAM_CHANNELMANAGER_CLASS=f"{__name__}.Kept")
+def test_a_busy_channel_of_which_nobody_knows_what_is_kept_holds_up_no_sweep(sqlite_only, clock):
+    """What the sweep had looked at was forgotten: it never came behind what is kept for ever."""
+    with sqlite_only.as_default():
+        fill_users(2 * BATCH_SIZE, days=2)
+        fill("quiet", 5, days=2)
+        for _ in range(4):
+            clock.pass_on(PAUSE_SECONDS)
+            send_event("unknown", "message", "x")
+        assert kept("quiet") == []
+        assert kept("unknown") == [1, 2, 3, 4]
+
+
 def test_every_channel_has_its_turn():
     keeper = Housekeeper()
     turns = []
