@@ -231,7 +231,7 @@ def take_note_of_chunks(client: Outlet, sizes: dict[Outlet, int]) -> None:
 
 @with_budget
 async def test_what_is_read_for_those_who_have_left_is_not_kept(log, hub):
-    """The window of a channel that nobody held any more was filled, and was in the books for ever."""
+    """Nobody held the channel any more: its window was filled, and stayed in the books."""
     for _ in range(20):
         log.append("b")
     read, go_on = log.read, asyncio.Event()
