@@ -56,6 +56,9 @@ RELAYED_CHANNELS = 1_000
 BYTES_PER_CHARACTER = 12
 """At most, as data is stored: two escapes of JSON."""
 
+BYTES_OF_QUOTES = 2
+"""Around each."""
+
 MOST_OVERDUE = 1_000
 """Channels that a thread remembers to have sent to in vain; others wait for whoever looks next."""
 
@@ -122,8 +125,8 @@ def _numbered(storage: Storage, channel: str) -> Iterator[list[Event]]:
 
 
 def _may_have_more(page: Sequence[Event]) -> bool:
-    size = sum(len(event.data) for event in page)
-    return len(page) >= NUMBERED_EVENTS or size * BYTES_PER_CHARACTER >= NUMBERED_BYTES
+    most = sum(BYTES_PER_CHARACTER * len(event.data) + BYTES_OF_QUOTES for event in page)
+    return len(page) >= NUMBERED_EVENTS or most >= NUMBERED_BYTES
 
 
 def _relay_apart(channels: Iterable[str]) -> int:

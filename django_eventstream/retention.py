@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django_eventstream.backends import get_retention
-from django_eventstream.channelmanager import Retention
+from django_eventstream.backends import get_channel_manager, get_retention
+from django_eventstream.channelmanager import ChannelManagerBase, Retention
 from django_eventstream.conf import settings
 from django_eventstream.events import CONTROL_CHANNEL
 from django_eventstream.storage.base import Storage
@@ -38,6 +38,9 @@ class _Limits:
         # A process whose clock is ahead must not remove what is still to be kept.
         self._now = storage.now()
         self._kept: dict[str, Kept] = {}
+        asked = getattr(type(get_channel_manager()), "get_retention", None)
+        self.differ = asked is not ChannelManagerBase.get_retention
+        """Whether a channel may keep less than those that were met so far."""
         usual = self._since(Retention(settings.RETENTION_SECONDS, settings.RETENTION_COUNT))
         self._any = {usual}
 
@@ -94,27 +97,38 @@ def sweep(storage: Storage, position: int, channel: str | None = None) -> Swept:
     What room is left of the last batch is for `channel`.
     """
     limits = _Limits(storage)
-    removed, goes_on = 0, True
+    removed, goes_on, end = _look(storage, position, limits)
+    if not limits.differ:
+        end = end if goes_on else 0
+    elif position:
+        # Behind those that are kept for longer it goes on from where it was, however young they
+        # are; the oldest of all have their turn each time.
+        others, is_behind, _ = _look(storage, 0, limits)
+        removed, goes_on = removed + others, goes_on or is_behind
+    room = BATCH_SIZE - removed
+    if room <= 0 or channel is None:
+        return Swept(end, goes_on)
+    since, count = limits(channel)
+    return Swept(end, goes_on, storage.trim(channel, since, count, room) == room)
+
+
+def _look(storage: Storage, position: int, limits: _Limits) -> tuple[int, bool, int]:
+    """Go on while much is removed; return how much was at last, whether to go on, and from where.
+
+    The position is 0 behind the newest events.
+    """
     for _ in range(MOST_BATCHES):
         found = storage.sweep(position, BATCH_SIZE, limits)
-        removed = found.removed
-        goes_on = found.position is not None and limits.may_expire(found.created)
-        position = found.position or 0 if goes_on else 0
-        if not goes_on or removed < BATCH_SIZE // 2:
+        position = found.position or 0
+        goes_on = bool(position) and limits.may_expire(found.created)
+        if not goes_on or found.removed < BATCH_SIZE // 2:
             break
-    room = BATCH_SIZE - removed
-    if not room or channel is None:
-        return Swept(position, goes_on)
-    return Swept(position, goes_on, _trim_batch(storage, channel, limits, room) == room)
+    return found.removed, goes_on, position
 
 
 def trim_batch(storage: Storage, channel: str, limit: int = BATCH_SIZE) -> int:
     """Remove one batch of the channel's expired events; return how many."""
-    return _trim_batch(storage, channel, _Limits(storage), limit)
-
-
-def _trim_batch(storage: Storage, channel: str, limits: _Limits, limit: int) -> int:
-    since, count = limits.of(channel)
+    since, count = _Limits(storage).of(channel)
     return storage.trim(channel, since, count, limit)
 
 

@@ -178,13 +178,16 @@ class HeldChannel:
         self._target_when_asked = self.target
         if wish.reader is not None:
             return wish.position
-        if self.target > self.window.last_id and (self.readers or self._listener):
+        if self.target > self.window.last_id and self._is_held():
             return self.window.last_id
         del self.waiting[None]
         return None
 
     def take_read(self, wish: Wish, after: int, events: Sequence[Event]) -> None:
         """Pass on what was read after `after`: to the window, and to those who waited."""
+        if not self._is_held():
+            # Nobody would ever release what the window took now.
+            return
         frames = [Frame(event, event.id or 0, self._epoch) for event in events]
         end = after + len(frames)
         if frames:
@@ -223,6 +226,9 @@ class HeldChannel:
                 del self.waiting[reader]
                 reader.history_gone(self, gone.oldest)
         self._is_read_for(wish)
+
+    def _is_held(self) -> bool:
+        return bool(self.readers) or self._listener is not None
 
     def _extend(self, events: Sequence[Event], frames: list[Frame]) -> None:
         self.window.append(frames)

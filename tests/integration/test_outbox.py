@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 
@@ -23,7 +24,7 @@ from django_eventstream.events import Event
 from django_eventstream.exceptions import PublishError, StorageUnavailableError
 from django_eventstream.models import Event as Row
 from django_eventstream.publishers.base import Publisher
-from django_eventstream.storage.base import NUMBERED_EVENTS
+from django_eventstream.storage.base import NUMBERED_BYTES, NUMBERED_EVENTS
 from tests.services.deadline import wait_until
 
 REFUSED = "the proxy is down"
@@ -251,6 +252,17 @@ def test_a_large_transaction_is_numbered_to_its_end_by_who_commits_it(sqlite_onl
             send_events([("a", "message", n) for n in range(NUMBERED_EVENTS + 1)])
         assert len(recorder.told) == NUMBERED_EVENTS + 1
         assert not get_storage().number("a")
+
+
+def test_a_page_is_full_where_all_is_escaped_as_well(sqlite_only, recorder):
+    """Of short texts the quotes decide. The rest waited, and what was sent next came before it."""
+    text = "\U0001f4a5" * 68
+    fitting = NUMBERED_BYTES // len(json.dumps(text)) + 1
+    assert fitting < NUMBERED_EVENTS
+    with sqlite_only.as_default():
+        with transaction.atomic():
+            send_events([Event("a", "message", text)] * (fitting + 1))
+        assert len(recorder.told) == fitting + 1
 
 
 def test_relays_at_the_same_time_send_an_event_once(default_database, recorder):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -297,6 +298,41 @@ def test_what_is_kept_for_ever_is_passed_by(default_database, clock, caplog):
     assert kept("unknown") == [1]
     assert "All events of 'unknown' are kept: get_retention()" in caplog.text
     assert Row.objects.filter(channel__startswith="user-").count() == 2 * BATCH_SIZE // 3 * 3
+
+
+@BY_CHANNEL
+@pytest.mark.parametrize("seconds", [None, 24 * 3_600])
+def test_what_is_kept_for_less_than_others_goes_before_them(sqlite_only, clock, seconds):
+    """No sweep came behind a thousand events that were younger than what others keep."""
+    settings = {"RETENTION_SECONDS": seconds, "RETENTION_COUNT": None}
+    with (
+        override_settings(**{f"EVENTSTREAM_{name}": value for name, value in settings.items()}),
+        sqlite_only.as_default(),
+    ):
+        fill("others", 2 * BATCH_SIZE, hours=20)
+        fill("an hour", 5, hours=2)
+        for _ in range(4):
+            clock.pass_on(PAUSE_SECONDS)
+            send_event("a", "message", "x")
+        assert kept("an hour") == []
+        oldest = Row.objects.filter(channel="others", eid__lte=5)
+        oldest.update(channel="an hour", eid=F("eid") + 5)
+        clock.pass_on(PAUSE_SECONDS)
+        send_event("a", "message", "x")
+        assert kept("an hour") == [], "the oldest have their turn each time"
+
+
+@override_settings(EVENTSTREAM_CHANNELMANAGER_CLASS=f"{__name__}.Kept")
+def test_a_busy_channel_of_which_nobody_knows_what_is_kept_holds_up_no_sweep(sqlite_only, clock):
+    """What the sweep had looked at was forgotten: it never came behind what is kept for ever."""
+    with sqlite_only.as_default():
+        fill_users(2 * BATCH_SIZE, days=2)
+        fill("quiet", 5, days=2)
+        for _ in range(4):
+            clock.pass_on(PAUSE_SECONDS)
+            send_event("unknown", "message", "x")
+        assert kept("quiet") == []
+        assert kept("unknown") == [1, 2, 3, 4]
 
 
 def test_every_channel_has_its_turn():

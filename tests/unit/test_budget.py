@@ -227,3 +227,31 @@ def take_note_of_chunks(client: Outlet, sizes: dict[Outlet, int]) -> None:
         return send(chunk)
 
     client.connection.send = noting
+
+
+@with_budget
+async def test_what_is_read_for_those_who_have_left_is_not_kept(log, hub):
+    """Nobody held the channel any more: its window was filled, and stayed in the books."""
+    for _ in range(20):
+        log.append("b")
+    read, go_on = log.read, asyncio.Event()
+
+    async def late(*arguments):
+        page = await read(*arguments)
+        await go_on.wait()
+        return page
+
+    stays, leaves = Outlet(hub, "a"), Outlet(hub, "b")
+    await until(lambda: stays.messages and leaves.messages)
+    log.read = late
+    reads = log.reads
+    hub.hint("b", log.append("b").id)
+    await until(lambda: log.reads > reads)
+    hub.leave(leaves.connection)
+    go_on.set()
+    log.read = read
+    offer(log, hub)
+    await until(lambda: stays.data == ["1"])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert 0 < kept(hub) < 2 * FRAME_BYTES

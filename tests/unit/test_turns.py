@@ -6,6 +6,7 @@ import asyncio
 import random
 from dataclasses import replace
 
+from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.hub.hub import Hub
 from tests.unit.test_convoy import Outlet, until
 from tests.unit.test_hub import OPTIONS, MemoryLog, numbers
@@ -132,3 +133,26 @@ async def test_keep_alives_go_on_while_a_page_is_waited_for(log, hub):
     client.connection.keep_alive()
     await until(lambda: client.of_type("keep-alive"))
     hub.leave(client.connection)
+
+
+@with_diary(a=STORED)
+async def test_whoever_waited_for_a_read_that_failed_at_first_has_the_next_turn(log, hub):
+    """Nobody gave turns any more when the log was back: it waited for the next one who asked."""
+    ahead = Outlet(hub, "a", cursor=f"a:{STORED}")
+    await until(lambda: ahead.messages)
+    read, is_away = log.read, True
+
+    async def read_or_fail(*arguments):
+        if is_away:
+            raise StorageUnavailableError("away")
+        return await read(*arguments)
+
+    log.read = read_or_fail
+    hub.hint("a", log.append("a").id)
+    behind = Outlet(hub, "a", cursor="a:0")
+    await until(lambda: behind.connection.convoy.is_waiting)
+    for _ in range(20):  # turns of the loop, in which its turn comes in vain
+        await asyncio.sleep(0)
+    is_away = False
+    await until(lambda: behind.cursor == ahead.cursor == f"a:{STORED + 1}")
+    assert behind.data == numbers(1, STORED + 1)
