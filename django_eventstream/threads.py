@@ -60,7 +60,7 @@ def native_thread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
     if _is_patched("gevent.monkey", "is_module_patched", "threading"):
         pool = import_string("gevent.threadpool.ThreadPool")(1)
         try:
-            yield pool.apply
+            yield lambda function: _result_of(*pool.apply(_attempt, (function,)))
         finally:
             pool.kill()
     elif _is_patched("eventlet.patcher", "is_monkey_patched", "thread"):
@@ -76,3 +76,21 @@ def _is_patched(module: str, question: str, name: str) -> bool:
 
 def _call(function: Callable[[], Result]) -> Result:
     return function()
+
+
+def _attempt(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Return what it raises, too: gevent would write a traceback to stderr each time."""
+    try:
+        return function(), None
+    except BaseException as error:
+        return None, error
+
+
+def _result_of(result: Any, error: BaseException | None) -> Any:
+    if error is None:
+        return result
+    try:
+        raise error
+    finally:
+        # Otherwise the error has a frame that has the error.
+        del error

@@ -23,7 +23,8 @@ async def release_request() -> None:
     executor is taken out of asgiref's context; asgiref makes a new one if anybody needs it.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
-    if context is None:
+    if context is None or getattr(context, "_executor", None) is not None:
+        # Nobody's, or that of somebody who gave asgiref the executor, and goes on to use it.
         return
     executor = SyncToAsync.context_to_thread_executor.pop(context, None)
     if executor is not None:

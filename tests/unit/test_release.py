@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from django_eventstream.web import releasing
 from tests.services.deadline import HEALTHY
@@ -48,3 +49,20 @@ def test_a_system_without_threads_refuses_no_stream_for_closing_connections(monk
             await release(ThreadPoolExecutor(1))
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(
+    "executor" not in inspect.signature(ThreadSensitiveContext).parameters,
+    reason="this asgiref takes nobody's executor",
+)
+def test_an_executor_that_somebody_gave_is_left_to_them():
+    """It was shut down: whoever had given it could call nothing in it any more."""
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            async with ThreadSensitiveContext(executor=executor):
+                thread = await sync_to_async(threading.get_ident)()
+                await releasing.release_request()
+                assert await sync_to_async(threading.get_ident)() == thread
+
+    asyncio.run(asyncio.wait_for(main(), HEALTHY))

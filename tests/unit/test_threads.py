@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -34,3 +36,21 @@ def test_a_system_without_threads_is_said_so(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", no_more)
     with pytest.raises(NoThreadError, match="can't start"):
         in_thread(list)
+
+
+def test_what_a_call_out_of_a_greenlet_raises_is_raised_and_not_printed():
+    """gevent wrote a traceback for each event that was sent while the broker was down."""
+    code = """
+from gevent import monkey
+monkey.patch_all()
+from django_eventstream.threads import native_thread
+with native_thread() as call:
+    print(call(lambda: 1))
+    try:
+        call(lambda: 1 / 0)
+    except ZeroDivisionError as error:
+        print(error)
+"""
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=HEALTHY)
+    assert (done.stdout, done.stderr) == ("1\ndivision by zero\n", "")
