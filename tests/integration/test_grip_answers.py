@@ -132,7 +132,7 @@ def test_a_hold_in_all_its_headers():
     )
     assert response["Grip-Set-Meta"] == ('id_format="b:%(events-b)s,user%%3A5:%(events-user%3A5)s"')
     assert response["Grip-Keep-Alive"] == (
-        "event: keep-alive\\ndata: \\n\\n; format=cstring; timeout=20"
+        "event: keep-alive\\ndata: \\n\\n; format=cstring; mode=interval; timeout=20"
     )
     assert link(response) == "/events/_next/"
     body = response.content
