@@ -104,11 +104,9 @@ def given_names() -> list[str]:
 def _is_meant_for_us(name: str) -> bool:
     if name.startswith(PREFIX):
         return True
-    letters = name.replace("_", "")
+    letters = name.replace("_", "").removeprefix("DJANGO")
     word = PREFIX.rstrip("_")
-    return name.isupper() and (
-        word in letters or bool(get_close_matches(letters[: len(word)], [word], 1, 0.85))
-    )
+    return name.isupper() and bool(get_close_matches(letters[: len(word)], [word], 1, 0.85))
 
 
 def other_setting(name: str) -> Any:

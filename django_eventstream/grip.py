@@ -103,9 +103,12 @@ def set_meta(values: Mapping[str, str]) -> str:
 
 
 def keep_alive(frame: bytes, seconds: float) -> str:
-    """Return the value of `Grip-Keep-Alive`; the frame is text of the kind SSE is made of."""
+    """Return the value of `Grip-Keep-Alive`; the frame is text of the kind SSE is made of.
+
+    It comes between events as well: those of types that a page does not listen for tell it nothing.
+    """
     text = frame.decode().replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
-    return f"{text}; format=cstring; timeout={max(1, round(seconds))}"
+    return f"{text}; format=cstring; mode=interval; timeout={max(1, round(seconds))}"
 
 
 def next_link(path: str, seconds: float | None = None) -> str:

@@ -165,10 +165,8 @@ def check_isolation(*, databases: Sequence[str] | None = None, **kwargs: Any) ->
 def _problem_of_tables(connection: BaseDatabaseWrapper) -> str | None:
     with connection.cursor() as cursor:
         tables = connection.introspection.table_names(cursor)
-    if not router.allow_migrate_model(connection.alias, Event):
-        return None
-    if not tables and is_command("migrate"):
-        # It asks before it makes them.
+    # `migrate` asks before it makes them.
+    if is_command("migrate") or not router.allow_migrate_model(connection.alias, Event):
         return None
     missing = {Event._meta.db_table, EventCounter._meta.db_table}.difference(tables)
     if missing:

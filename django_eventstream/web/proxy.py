@@ -165,6 +165,6 @@ def _verify(signature: str, key: str | bytes, issuer: str | None) -> tuple[float
         return 0, WRONG_ISSUER if error.claim == "iss" else EXPIRED
     except jwt.ExpiredSignatureError:
         return 0, EXPIRED
-    except (jwt.PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         return 0, WRONG_KEY
     return float(claims["exp"]), EXPIRED

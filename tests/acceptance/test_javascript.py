@@ -454,6 +454,31 @@ def test_how_often_a_server_speaks_is_learnt_from_it(clock, seconds, longest):
     assert clock(0.2) == [2, 1]
 
 
+def test_keep_alives_that_waited_for_a_page_teach_it_nothing(clock):
+    """A page that was frozen, or showed an `alert()`, gets many at once: it then took each
+    connection for dead after three seconds, for ever."""
+    for _ in range(4):
+        clock(20, "last().say('keep-alive', '', '')")
+    clock(10)
+    assert clock(89.9, "for (let n = 0; n < 9; n++) last().say('keep-alive', '', '')") == [1, 0]
+    assert clock(0.2) == [2, 1]
+
+
+def test_a_server_that_begins_to_speak_more_rarely_is_soon_left_alone(clock):
+    """As after a deploy: open pages cut each of its connections, for ever."""
+    for _ in range(4):
+        clock(20, "last().say('keep-alive', '', '')")
+    script = """
+        for (let second = 0; second < 2000; second++) {
+            if (last().readyState === 0) last().open();
+            if (second % 100 === 99) last().say("keep-alive", "", "");
+            pass(1);
+        }
+    """
+    [connections, _] = clock(0, script)
+    assert connections <= 4
+
+
 def test_a_server_that_speaks_more_rarely_than_assumed_is_soon_left_alone(clock, puppets):
     script = """
         for (let second = 0; second < 2000; second++) {

@@ -639,11 +639,18 @@ def test_without_a_log_events_pass_and_nothing_is_promised(site, unique_channel)
         assert len(client.connections) == 1
 
 
-def test_idle_streams_get_keep_alives(site, unique_channel):
-    here = site(EVENTSTREAM_KEEP_ALIVE_SECONDS=1)
+def test_streams_get_keep_alives_however_much_is_sent(site, unique_channel):
+    """A page that listens for other types took a busy stream for dead, and opened it anew."""
+    here = site(EVENTSTREAM_KEEP_ALIVE_SECONDS=2)
     with here.client(unique_channel) as client:
+        client.wait_open()
+        sender = Sender([unique_channel], 30, 0.2)
         client.wait_for(lambda c: len(c.of_type("keep-alive")) >= 2)
+        assert sender.is_alive(), "they came when nothing else did"
+        sender.join()
+        client.wait_for(30)
         assert client.of_type("keep-alive")[0].data == ""
+        assert_sequence(client, unique_channel, range(1, 31))
 
 
 def test_connections_that_are_alike_share_the_requests_for_them(site, unique_channel):

@@ -121,7 +121,7 @@ def test_the_id_format_is_the_cursor_with_holes():
 
 def test_headers():
     assert grip.keep_alive(b"event: a\ndata: \\\r\n\n", 20) == (
-        "event: a\\ndata: \\\\\\r\\n\\n; format=cstring; timeout=20"
+        "event: a\\ndata: \\\\\\r\\n\\n; format=cstring; mode=interval; timeout=20"
     )
     assert grip.keep_alive(b":\n\n", 0.1).endswith("timeout=1")
     assert grip.next_link("/a/", 1800.4) == "</a/>; rel=next; timeout=1800"

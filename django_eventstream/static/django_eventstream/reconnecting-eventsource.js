@@ -33,6 +33,7 @@
   const KEEP_ALIVE = 20_000;
   const LONGEST_KEEP_ALIVE = 120_000;
   const SHORTEST_KEEP_ALIVE = 1_000;
+  const SHORTEST_GAP = 100;
   const LONGEST_TIMER = 2 ** 31 - 1;
 
   /** So many in a row get lost on no connection that lives. */
@@ -124,8 +125,8 @@
     }
 
     #learn(gap) {
-      // After a longer one it is the page that has slept.
-      if (gap <= this.#longest) this.#gaps = [...this.#gaps, gap].slice(-GAPS_KEPT);
+      // After a longer one it is the page that has slept, and what waited for it comes at once.
+      if (SHORTEST_GAP <= gap && gap <= this.#longest) this.#gaps = [...this.#gaps, gap].slice(-GAPS_KEPT);
     }
 
     #wait() {
@@ -140,6 +141,8 @@
       // It may speak more rarely than assumed: it is not to be cut off at each of its pauses.
       const longer = Math.min(2 * this.#assumed, LONGEST_KEEP_ALIVE);
       if (this.#last && !this.#gaps.length) this.#assumed = Math.max(this.#assumed, longer);
+      // And it may have begun to speak more rarely, which only a connection that lasts can teach.
+      this.#gaps = [];
       this.stop();
       this.#onSilence();
     }
