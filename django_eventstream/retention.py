@@ -100,11 +100,13 @@ def sweep(storage: Storage, position: int, channel: str | None = None) -> Swept:
     removed, goes_on, end = _look(storage, position, limits)
     if not limits.differ:
         end = end if goes_on else 0
-    elif position:
-        # Behind those that are kept for longer it goes on from where it was, however young they
-        # are; the oldest of all have their turn each time.
-        others, is_behind, _ = _look(storage, 0, limits)
-        removed, goes_on = removed + others, goes_on or is_behind
+    else:
+        # What expires sooner may be behind anything that others keep, however young: all of it is
+        # looked at, and the oldest each time.
+        goes_on = bool(end)
+        if position:
+            others, is_behind, _ = _look(storage, 0, limits)
+            removed, goes_on = removed + others, goes_on or is_behind
     room = BATCH_SIZE - removed
     if room <= 0 or channel is None:
         return Swept(end, goes_on)
