@@ -44,11 +44,6 @@ urlpatterns = [
     path("frames/", lambda request: HttpResponse("<!doctype html><title>Frames</title>")),
     path("asked/", lambda request: JsonResponse(asked)),
     path("events/", stream),
-    # Which module it is, a bundler would find out.
-    re_path(
-        "^static/(?P<path>.*/lib/esm/(fetch|parse))$",
-        lambda request, path: serve(request, f"{path}.js", insecure=True),
-    ),
     re_path("^static/(?P<path>.*)$", serve, {"insecure": True}),
     *urls.urlpatterns,
 ]
