@@ -117,7 +117,7 @@ async def test_what_is_new_has_its_turn_among_those_who_are_behind(log, hub):
 
     log.read = read_and_append
     hub.hint("a", log.append("a").id)
-    await until(lambda: len(behind.data) > 200)
+    await until(lambda: len(behind.data) > 200 and len(ahead.notes) > 10)
     assert ahead.waits_for(2)
     is_over = True
     await until(lambda: behind.cursor == ahead.cursor)
