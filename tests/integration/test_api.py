@@ -339,4 +339,6 @@ def test_a_channel_manager_that_raises_while_trimming_harms_no_send(log, monkeyp
     with caplog.at_level(logging.WARNING):
         assert send_event("a", "t", 1).id == 1
         wait_until(lambda: keeper._thread is None)
-    assert "All events of 'a' are kept: get_retention() of the channel manager failed" in caplog.text
+    assert (
+        "All events of 'a' are kept: get_retention() of the channel manager failed" in caplog.text
+    )
