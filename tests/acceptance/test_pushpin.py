@@ -655,7 +655,8 @@ def test_streams_get_keep_alives_however_much_is_sent(site, unique_channel):
 
 def test_connections_that_are_alike_share_the_requests_for_them(site, unique_channel):
     here = site(EVENTSTREAM_RECOVERY_SECONDS=2)
-    with Swarm([here.url(unique_channel)] * 100) as swarm:
+    # Pushpin's inner queues have room for 100 messages: more at once cost it a stream now and then.
+    with Swarm([here.url(unique_channel)] * 50) as swarm:
         swarm.wait_open()
         send(unique_channel, [1])
         wait_until(lambda: len(here.recoveries()) >= 4)
