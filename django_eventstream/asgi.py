@@ -97,7 +97,7 @@ class EventStreamApplication:
             if route.is_ours:
                 await send_refusal(scope, error.status, send)
             else:
-                # What may be no request for a stream passes as it is.
+                # It may be no request for a stream, and passes as it is.
                 stream = await self._ask(self._application, scope, incoming, send, route.learn)
         finally:
             if stream is None:

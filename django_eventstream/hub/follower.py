@@ -193,7 +193,7 @@ class LogFollower:
                     _settle(tried)
                     await pause
             self._queue.release(wish.channel)
-            # Whoever gave the turns did not wait for this one, and may have ended since.
+            # The task that gives the turns did not wait for this one, and may have ended since.
             self._tasks.ensure("reads", self._read_in_turn)
         finally:
             _settle(tried)
