@@ -20,7 +20,7 @@ from django.views import View
 from django_eventstream.asgi import EventStreamApplication
 from django_eventstream.views import events
 from django_eventstream.web import turnstile
-from tests.services.deadline import HEALTHY
+from tests.services.deadline import HEALTHY, wait_until
 from tests.visitor import Visitor
 
 MODULE = __name__
@@ -143,6 +143,10 @@ def project(settings):
     seen.clear()
     Gate.opened.clear()
     Gate.inside = Gate.most = Gate.all = 0
+    yield
+    # Threads of visitors that were dismissed count themselves out before another test counts.
+    Gate.opened.set()
+    wait_until(lambda: Gate.inside == 0)
 
 
 def run(main):
