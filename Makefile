@@ -18,10 +18,10 @@ help:
 demo: $(DEMO)
 	@exec $(BIN)/python testproject/demo.py
 
-# Tests mostly wait for servers: two files at a time, each with services of its own.
+# Tests mostly wait for servers: four files at a time, each process with services of its own.
 test: $(DEV)
 	@$(MAKE) --no-print-directory lint docs
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile
 
 # pyenv hides all versions but one, unless told.
 matrix: $(DEV)

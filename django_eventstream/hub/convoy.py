@@ -9,12 +9,16 @@ convoy of one.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from django_eventstream.hub.channel import HeldChannel
 from django_eventstream.hub.place import Place
 from django_eventstream.hub.turn import NextTurn
+
+PATIENCE_SECONDS = 1.0
+"""A client that takes nothing for so long is a slow one: no page is kept for it."""
 
 Names = tuple[tuple[str, ...], tuple[str, ...]]
 """The reliable channels of a stream, and the others."""
@@ -37,7 +41,7 @@ class Member(Protocol):
 class Convoy(Place):
     """Belongs to one event loop. It is gone when its last member is."""
 
-    __slots__ = ("_convoys", "_is_held_up", "_is_noted", "members", "names")
+    __slots__ = ("_convoys", "_is_noted", "members", "names")
 
     def __init__(self, convoys: Convoys, names: Names, channels: Sequence[HeldChannel]) -> None:
         super().__init__(channels, names[0], convoys.backlog_bytes)
@@ -45,8 +49,6 @@ class Convoy(Place):
         self.members: dict[Member, None] = {}
         self._convoys = convoys
         self._is_noted = False
-        self._is_held_up = False
-        """There is more, and everybody is busy."""
         for channel in channels:
             channel.readers[self] = None
 
@@ -58,7 +60,7 @@ class Convoy(Place):
 
     def ready(self) -> None:
         """A member is not busy any more."""
-        if self._is_held_up:
+        if self in self._convoys.held_up:
             self.wake()
 
     def leave(self, member: Member) -> None:
@@ -69,13 +71,13 @@ class Convoy(Place):
 
     def serve(self) -> None:
         """Send what comes next to all members, as far as they take it at once."""
-        self._is_noted = self._is_held_up = False
+        self._is_noted = False
         while self.members and self.has_more():
             ready = [member for member in self.members if not member.is_busy]
             if not ready:
-                self._is_held_up = True
-                self.hold_back()
+                self._convoys.hold_up(self)
                 return
+            self._convoys.held_up.pop(self, None)
             if len(ready) < len(self.members):
                 self._leave_behind([member for member in self.members if member.is_busy])
             portion = self.take()
@@ -110,8 +112,7 @@ class Convoy(Place):
         behind = Convoy(self._convoys, self.names, self._channels)
         behind.stand_at(self)
         behind.take_over(busy)
-        behind._is_held_up = True
-        behind.hold_back()
+        self._convoys.hold_up(behind)
         for member in behind.members:
             del self.members[member]
 
@@ -128,8 +129,12 @@ class Convoys:
         self.turn = turn
         self.backlog_bytes = backlog_bytes
         """Most bytes that are sent to a member at once, but for the event that exceeds them."""
+        self.held_up: dict[Convoy, float] = {}
+        """There is more for them, and everybody in them is busy; since when, the longest first."""
         self._fronts: dict[Names, Convoy] = {}
         """Of each set of channels the convoy that had caught up last."""
+        self._loop = asyncio.get_running_loop()
+        self._is_timed = False
 
     def settle(self, convoy: Convoy) -> None:
         """Join a convoy that has caught up with those who stand where it stands."""
@@ -139,10 +144,31 @@ class Convoys:
             convoy.absorb(smaller)
         self._fronts[convoy.names] = convoy
 
+    def hold_up(self, convoy: Convoy) -> None:
+        """There is more for it, and all its members are busy."""
+        self.held_up.setdefault(convoy, self._loop.time())
+        if not self._is_timed:
+            self._look_again(PATIENCE_SECONDS)
+
     def forget(self, convoy: Convoy) -> None:
         """It has no members any more."""
+        self.held_up.pop(convoy, None)
         if self._fronts.get(convoy.names) is convoy:
             del self._fronts[convoy.names]
+
+    def _look_again(self, seconds: float) -> None:
+        # One timer for all: most are held up for a moment only.
+        self._is_timed = True
+        self._loop.call_later(seconds, self._hold_back)
+
+    def _hold_back(self) -> None:
+        self._is_timed = False
+        now = self._loop.time()
+        for convoy, since in self.held_up.items():
+            if now - since < PATIENCE_SECONDS:
+                self._look_again(since + PATIENCE_SECONDS - now)
+                return
+            convoy.hold_back()
 
 
 def _size(convoy: Convoy) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from unittest import mock
 
 from django_eventstream.events import Event
+from django_eventstream.hub import convoy
+from django_eventstream.hub.channel import PAGES_IN_WINDOW
 from django_eventstream.hub.hub import Hub
 from django_eventstream.hub.window import FRAME_BYTES
 from tests.unit.test_convoy import Outlet, offer, until
@@ -162,6 +165,7 @@ async def test_a_channel_that_is_held_no_more_gives_back_what_it_had(log, hub):
 
 
 @with_budget
+@mock.patch.object(convoy, "PATIENCE_SECONDS", 0.0)
 async def test_a_client_that_does_not_read_costs_what_the_setting_says(log, hub):
     """It kept a page of the log as well, which is four times as large."""
     hub = Hub(log, replace(OPTIONS, poll_seconds=60, window_bytes=40_000))
@@ -195,26 +199,51 @@ async def test_a_client_that_does_not_read_costs_what_the_setting_says(log, hub)
 
 
 @with_budget
+@mock.patch.object(convoy, "PATIENCE_SECONDS", 0.0)
 async def test_for_a_slow_client_no_more_is_read_than_it_takes(log, hub):
     """Of each page it would have kept a quarter, and the rest would have been read again."""
-    hub = Hub(log, replace(OPTIONS, poll_seconds=60, window_bytes=40_000))
+    pages = await pages_for_a_client_with_pauses(log, seconds=0.001)
+    assert sum(pages) < 1.5 * PAUSED
+    assert max(pages[2:]) * LARGE < 2 * OPTIONS.backlog_bytes
+
+
+@with_budget
+async def test_a_client_that_is_held_up_for_a_moment_costs_the_log_no_more_reads(log, hub):
+    """It kept no page, however short the moment: ten thousand events took twice the statements."""
+    pages = await pages_for_a_client_with_pauses(log, seconds=0.001)
+    assert sum(pages) < 1.5 * PAUSED
+    assert len(pages) < 3 + PAUSED * LARGE / (40_000 // PAGES_IN_WINDOW)
+
+
+PAUSED = 250
+LARGE = FRAME_BYTES + 300
+
+
+def hub_that_notes_pages(log: MemoryLog, pages: list[int]) -> Hub:
     for _ in range(300):
         log.append("a", "x" * 300)
-    read, events = log.read, []
+    read = log.read
 
-    async def counting(*arguments):
+    async def noting(*arguments):
         page = await read(*arguments)
-        events.extend(page)
+        pages.append(len(page))
         return page
 
-    log.read = counting
+    log.read = noting
+    return Hub(log, replace(OPTIONS, poll_seconds=60, window_bytes=40_000))
+
+
+async def pages_for_a_client_with_pauses(log: MemoryLog, seconds: float) -> list[int]:
+    """It takes each chunk so much later; return how many events each page had."""
+    pages: list[int] = []
+    hub = hub_that_notes_pages(log, pages)
     client, sizes = Outlet(hub, "a", cursor="a:0"), {}
     take_note_of_chunks(client, sizes)
-    while len(client.data) < 250:
+    while len(client.data) < PAUSED:
+        await asyncio.sleep(seconds)
         client.connection.ready()
-        await asyncio.sleep(0.001)
-    assert len(events) < 1.5 * 250
     assert client.data == ["x" * 300] * len(client.data)
+    return pages
 
 
 def take_note_of_chunks(client: Outlet, sizes: dict[Outlet, int]) -> None:
