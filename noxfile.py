@@ -11,6 +11,8 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 DJANGOS = {"5.2": "Django~=5.2.0", "6": "Django>=6.0,<7"}
+# As `make test` does.
+PYTEST = ["python", "-m", "pytest", "--numprocesses=4", "--dist=loadfile"]
 # Django 6 dropped Python 3.10 and 3.11.
 PAIRS = [
     (python, django)
@@ -24,7 +26,7 @@ PAIRS = [
 @nox.parametrize(["python", "django"], PAIRS)
 def tests(session: nox.Session, django: str) -> None:
     session.install("--editable", ".[dev]", DJANGOS[django])
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -32,7 +34,7 @@ def floors(session: nox.Session) -> None:
     """The lowest versions that `setup.cfg` allows, by the tests that start no site of their own."""
     session.install("--editable", ".[dev]", *lowest_versions())
     default = ["tests/unit", "tests/contract", "tests/integration"]
-    session.run("python", "-m", "pytest", *(session.posargs or default))
+    session.run(*PYTEST, *(session.posargs or default))
 
 
 def lowest_versions() -> list[str]:

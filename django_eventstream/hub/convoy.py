@@ -88,6 +88,7 @@ class Convoy(Place):
                 chunk = portion.for_user(member.user_id) if skipped else portion.whole
                 if chunk:
                     member.is_busy = not member.send(chunk)
+        self._convoys.held_up.pop(self, None)
         if self.members and self.is_started:
             self._convoys.settle(self)
 
