@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist, ValidationError
 from django.http import HttpRequest
 
 from django_eventstream.conf import settings
@@ -84,12 +84,15 @@ class DefaultChannelManager(ChannelManagerBase):
     def get_channels_for_request(
         self, request: HttpRequest, view_kwargs: Mapping[str, Any]
     ) -> Iterable[str]:
-        """Take `format-channels`, `channels` or `channel` of the URL, else `?channel=` repeated."""
+        """Take `format-channels`, `channels` or `channel` of the URL, else `?channel=` repeated.
+
+        Raises `ImproperlyConfigured` if `format-channels` has a field that the URL does not.
+        """
         if "format-channels" in view_kwargs:
             fields = {k: v for k, v in view_kwargs.items() if k != "format-channels"}
-            return {pattern.format(**fields) for pattern in view_kwargs["format-channels"]}
+            return {_fill(pattern, fields) for pattern in _names(view_kwargs["format-channels"])}
         if "channels" in view_kwargs:
-            return set(view_kwargs["channels"])
+            return set(_names(view_kwargs["channels"]))
         if "channel" in view_kwargs:
             return {view_kwargs["channel"]}
         return set(request.GET.getlist("channel"))
@@ -101,6 +104,22 @@ class DefaultChannelManager(ChannelManagerBase):
     def is_channel_reliable(self, channel: str) -> bool:
         """Store everything."""
         return True
+
+
+def _names(given: Iterable[str]) -> Iterable[str]:
+    # A text has letters, and none of them is meant.
+    return [given] if isinstance(given, str) else given
+
+
+def _fill(pattern: str, fields: Mapping[str, Any]) -> str:
+    try:
+        return pattern.format(**fields)
+    except (IndexError, KeyError) as error:
+        known = ", ".join(sorted(fields)) or "no fields"
+        raise ImproperlyConfigured(
+            f"format-channels: {pattern!r} needs a field {error} that the URL does not have; "
+            f"it has {known}"
+        ) from error
 
 
 def authorize(manager: ChannelManagerBase, user: Any, channels: Iterable[str]) -> None:

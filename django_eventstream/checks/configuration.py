@@ -52,10 +52,12 @@ DJANGOS_RUNSERVERS = ("django.core", "django.contrib.staticfiles")
 def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
     """W001: a name that nobody reads."""
     known = [PREFIX + name for name in vars(Settings) if name.isupper()]
+    by_letters = {name.replace("_", ""): name for name in known}
     for given in sorted(set(given_names()).difference(known)):
-        close = get_close_matches(given, known, 1, LIKENESS)
+        letters = given.replace("_", "").removeprefix("DJANGO")
+        close = get_close_matches(letters, by_letters, 1, LIKENESS)
         text = f"{given} is not a setting of django_eventstream."
-        hint = f"Did you mean {close[0]}?" if close else "See the settings reference."
+        hint = f"Did you mean {by_letters[close[0]]}?" if close else "See the settings reference."
         yield warning("eventstream.W001", text, hint)
 
 
@@ -193,7 +195,8 @@ def _check_class(check: str, name: str, base: type) -> Iterator[CheckMessage]:
         return
     problem = _problem_of_class(path, base)
     if problem and not (base is Storage and _is_legacy(path)):
-        hint = f"Name a subclass of {base.__module__}.{base.__qualname__}."
+        home = base.__module__.removesuffix(".base")
+        hint = f"Name a subclass of {home}.{base.__qualname__}, or leave the setting out."
         yield error(check, f"{PREFIX}{name} = {path!r}: {problem}.", hint)
 
 

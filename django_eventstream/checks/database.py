@@ -35,9 +35,12 @@ def check_database(**kwargs: Any) -> Iterator[CheckMessage]:
     if connection is None:
         return
     if connection.vendor not in VENDORS:
+        has_none = connection.settings_dict["ENGINE"] == "django.db.backends.dummy"
         yield error(
             "eventstream.E015",
-            f"The event log does not work on {connection.display_name}.",
+            "The project has no database for the event log."
+            if has_none
+            else f"The event log does not work on {connection.display_name}.",
             "Route the models of django_eventstream to SQLite, PostgreSQL, MySQL or MariaDB, "
             f"or set {PREFIX}STORAGE_CLASS to None: then nothing is stored.",
         )

@@ -45,8 +45,8 @@ def _consequence() -> str:
     return (
         ""
         if can_verify()
-        else " Streams of logged-in users end when they have missed something, and their clients "
-        "come back for it: the proxy may not be told."
+        else " Such a proxy is told nothing private: where a logged-in user's stream has missed "
+        "something it ends, and the client comes back for it."
     )
 
 

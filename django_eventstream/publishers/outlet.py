@@ -276,10 +276,11 @@ class Outlet:
                 self.statistics.posted += len(settled)
             else:
                 self.statistics.lost += len(settled)
-        if settled and why is not None:
+        # A probe is no news: whoever sent its event has told of that.
+        news = sum(item.probe is None for item in settled)
+        if news and why is not None:
             logger.error(
-                "%d events were not published to %s: %s. Streams get them from the log.",
-                len(settled),
-                self.proxy.control_uri,
-                why,
+                "%s not published to %s: %s. Streams get %s from the log.",
+                *("1 event was" if news == 1 else f"{news} events were", self.proxy.control_uri),
+                *(why, "it" if news == 1 else "them"),
             )

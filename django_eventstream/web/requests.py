@@ -130,7 +130,8 @@ def named_channels(request: HttpRequest, view_kwargs: Mapping[str, Any], limit: 
     channel manager does.
     """
     find = get_channel_manager().get_channels_for_request
-    names = set(calling_manager(find, request, view_kwargs, passing=DJANGOS_ANSWERS))
+    found = calling_manager(find, request, view_kwargs, passing=DJANGOS_ANSWERS)
+    names = {found} if isinstance(found, str) else set(found)
     if not names:
         raise BadRequestError("No channels specified")
     if len(names) > limit:

@@ -193,6 +193,7 @@ def test_a_misspelt_name_gets_a_proposal(settings):
     [
         ("EVENT_STREAM_CHANNELMANAGER_CLASS", "EVENTSTREAM_CHANNELMANAGER_CLASS"),
         ("EVENT_STREAM_CHANNEL_MANAGER_CLAS", "EVENTSTREAM_CHANNELMANAGER_CLASS"),
+        ("EVENT_STREAM_POLL", "EVENTSTREAM_POLL_SECONDS"),
         ("EVENTSTREAMS_REDIS", "EVENTSTREAM_REDIS"),
         ("EVENSTREAM_STORAGE_CLASS", "EVENTSTREAM_STORAGE_CLASS"),
         ("DJANGO_EVENTSTREAM_ALLOW_ORIGIN", "EVENTSTREAM_ALLOW_ORIGIN"),
@@ -297,7 +298,7 @@ def test_a_proxy_without_a_key_is_warned_of(settings):
     [message] = run_checks(tags=[TAG])
     assert message.id == "eventstream.W021"
     assert "?key=… in GRIP_URL" in message.hint
-    assert "Streams of logged-in users end" in message.msg
+    assert "a logged-in user's stream has missed something" in message.msg
     settings.GRIP_VERIFY_KEY = KEY
     assert found() == {}
 
@@ -314,6 +315,12 @@ def test_each_proxy_needs_a_key(settings):
 def test_a_database_without_support_is_an_error(monkeypatch):
     monkeypatch.setattr(connection, "vendor", "oracle")
     assert list(found()) == ["eventstream.E015"]
+
+
+def test_a_project_without_a_database_is_told_so(monkeypatch):
+    monkeypatch.setattr(connection, "vendor", "unknown")
+    monkeypatch.setitem(connection.settings_dict, "ENGINE", "django.db.backends.dummy")
+    assert "no database" in found()["eventstream.E015"]
 
 
 def test_an_old_sqlite_is_an_error(monkeypatch):

@@ -325,11 +325,12 @@ def test_what_does_not_fit_into_the_queue_is_counted(control, publisher, monkeyp
     wait_until(lambda: control.ids() == list(range(1, 11)))
 
 
-def test_what_no_proxy_takes_in_a_minute_is_given_up(control, publisher, monkeypatch):
+def test_what_no_proxy_takes_in_a_minute_is_given_up(control, publisher, monkeypatch, caplog):
     monkeypatch.setattr(outlet, "PATIENCE_SECONDS", 0.5)
     control.status = 500
     publisher.publish(events([1]))
     wait_until(lambda: publisher.statistics[0].lost == 1)
+    wait_until(lambda: f"1 event was not published to {control.url}" in caplog.text)
     control.status = 200
     publisher.publish(events([2]), wait=True)
     assert control.ids() == [2]
