@@ -1,4 +1,4 @@
-"""Which channels a request is for, by the channel manager that a project has unless it names one."""
+"""Which channels a request is for, by the channel manager of a project that has none of its own."""
 
 from __future__ import annotations
 
