@@ -120,6 +120,26 @@ async def test_what_is_spoken_of_during_a_read_costs_one_more(log, hub):
 
 
 @counting(stored=5)
+async def test_what_is_spoken_of_during_a_read_that_finds_nothing_is_read_next(log, hub):
+    client = Outlet(hub, "a")
+    await until(lambda: client.messages)
+    read = log.read
+
+    async def and_two_come(*arguments):
+        page = await read(*arguments)
+        log.read = read
+        log.append("a")
+        hub.hint("a", log.append("a").id)
+        return page
+
+    log.read = and_two_come
+    hub.hint("a", 6)
+    await settled(client, at=7)
+    assert log.reads == 2
+    assert client.data == ["6", "7"]
+
+
+@counting(stored=5)
 async def test_one_hint_of_more_than_a_page_is_enough(log, hub):
     client = Outlet(hub, "a")
     await until(lambda: client.messages)
