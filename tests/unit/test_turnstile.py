@@ -245,6 +245,16 @@ def test_requests_that_hang_for_good_let_others_in_more_and_more_slowly(monkeypa
     assert hanging == [1, 3, 5, 7]
 
 
+def test_each_crowd_that_hangs_is_waited_for_twice_as_long_as_the_one_before():
+    queue, waits = turnstile_module._Queue(2), []
+    for _ in range(8):
+        waits.append(queue.patience())
+        queue.give_away()
+    minute = turnstile_module.STUCK_SECONDS
+    first = turnstile_module.OVERDUE_SECONDS
+    assert waits[::2] == waits[1::2] == [first, minute, 2 * minute, 4 * minute]
+
+
 def test_each_event_loop_has_places_of_its_own():
     turnstile = Turnstile(1)
     for _ in range(2):
