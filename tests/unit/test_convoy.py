@@ -347,3 +347,36 @@ async def test_events_that_nobody_stores_travel_the_same_way(log, hub):
     await until(lambda: other.data == ["x"])
     assert skipped.chunks == before, "who is skipped, and has no cursor, is sent nothing"
     assert skipped.connection.convoy is other.connection.convoy
+
+
+@in_a_loop
+async def test_whoever_stays_behind_at_the_oldest_event_kept_is_not_reset_either(log, hub):
+    for _ in range(3):
+        log.append("a")
+    log.trim("a", 0)
+    quick, slow = Outlet(hub, "a", cursor="a:0"), Outlet(hub, "a", cursor="a:0")
+    slow.on_send = lambda: setattr(slow, "is_slow", slow.cursor == "a:3")
+    await together(quick, slow)
+    assert slow.is_slow
+    for _ in range(100):
+        offer(log, hub)
+    await until(lambda: quick.cursor == "a:103")
+    log.trim("a", 5)
+    slow.wake_up()
+    await until(lambda: slow.cursor == "a:103")
+    assert slow.of_type("stream-reset") == []
+    assert slow.data == numbers(99, 103)
+
+
+@in_a_loop
+async def test_whoever_stays_behind_is_told_as_well_that_it_must_start_over(log, hub):
+    quick, slow = Outlet(hub, "a"), Outlet(hub, "a")
+    await together(quick, slow)
+    slow.is_slow = True
+    offer(log, hub)
+    await until(lambda: slow.data)
+    log.epoch = 7
+    await until(lambda: quick.of_type("stream-reset"))
+    slow.wake_up()
+    await until(lambda: slow.of_type("stream-reset"))
+    assert slow.messages == quick.messages
