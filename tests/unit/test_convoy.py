@@ -12,7 +12,10 @@ from django_eventstream.cursors import Cursor
 from django_eventstream.events import Event
 from django_eventstream.exceptions import EventPermissionError
 from django_eventstream.hold import Hold
+from django_eventstream.hub import convoy
+from django_eventstream.hub.convoy import Convoys
 from django_eventstream.hub.hub import Hub
+from django_eventstream.hub.turn import NextTurn
 from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser
 from tests.unit.test_hub import OPTIONS, MemoryLog, in_a_loop, numbers
@@ -380,3 +383,23 @@ async def test_whoever_stays_behind_is_told_as_well_that_it_must_start_over(log,
     slow.wake_up()
     await until(lambda: slow.of_type("stream-reset"))
     assert slow.messages == quick.messages
+
+
+def test_only_whoever_has_been_held_up_for_long_is_held_back_and_others_in_time(monkeypatch):
+    held_back, looks = [], []
+
+    class HeldUp:
+        def hold_back(self) -> None:
+            held_back.append(self)
+
+    async def main() -> None:
+        convoys = Convoys(NextTurn(), OPTIONS.backlog_bytes)
+        now, for_long, just_now = convoys._loop.time(), HeldUp(), HeldUp()
+        convoys.held_up = {for_long: now - convoy.PATIENCE_SECONDS, just_now: now}
+        convoys._look_again = looks.append
+        convoys._hold_back()
+        assert held_back == [for_long]
+        assert 0 < looks[0] <= convoy.PATIENCE_SECONDS
+
+    monkeypatch.setattr(convoy, "PATIENCE_SECONDS", 3_600)
+    asyncio.run(main())
