@@ -395,6 +395,11 @@ def test_keys_are_sent_the_way_each_kind_of_proxy_reads_them(control, settings):
     assert "Authorization" not in control.headers[2]
 
 
+def test_nobody_waits_for_nothing(control, publisher):
+    publisher.publish([], wait=True)
+    assert control.asked == 0
+
+
 def test_what_processes_tell_each_other_is_not_published(control, publisher):
     publisher.publish([Event(CONTROL_CHANNEL, "disconnect", "{}", 1), *events([1])], wait=True)
     assert [item["channel"] for item in control.items] == ["events-a"]
