@@ -403,3 +403,17 @@ def test_only_whoever_has_been_held_up_for_long_is_held_back_and_others_in_time(
 
     monkeypatch.setattr(convoy, "PATIENCE_SECONDS", 3_600)
     asyncio.run(main())
+
+
+@in_a_loop
+async def test_whoever_goes_on_is_not_held_up_any_more(log, hub):
+    client = Outlet(hub, "a")
+    await until(lambda: client.messages)
+    client.is_slow = True
+    offer(log, hub)
+    await until(lambda: client.data)
+    offer(log, hub)
+    await until(lambda: hub._convoys.held_up)
+    client.wake_up()
+    await until(lambda: client.data == ["1", "2"])
+    assert not hub._convoys.held_up
