@@ -15,7 +15,7 @@ from django_eventstream import models
 from django_eventstream.events import Event
 from django_eventstream.exceptions import HistoryGoneError
 from django_eventstream.storage import DjangoModelStorage, MemoryStorage
-from django_eventstream.storage.base import Sweep
+from django_eventstream.storage.base import Storage, Sweep
 from tests.services.databases import Database
 from tests.services.deadline import HEALTHY
 
@@ -47,7 +47,7 @@ def hour(channel: str):
     return timezone.now() - timedelta(hours=1), None
 
 
-def sweep_all(log: DjangoModelStorage, limit: int, limits=hour) -> int:
+def sweep_all(log: Storage, limit: int, limits=hour) -> int:
     """One round from the oldest to the newest; how many went."""
     position, removed = 0, 0
     while position is not None:
@@ -237,6 +237,13 @@ def test_what_is_kept_in_memory_hides_nothing_that_has_expired():
     assert log.sweep(0, 1_000, limits).removed == 500
     assert asked == ["kept", "old", "new"]
     assert len(log.read("kept", 0, 9_999)) == 4_000
+
+
+def test_a_sweep_in_memory_that_has_done_enough_leaves_nobody_out_of_the_round():
+    log = MemoryStorage()
+    log.append([event for name in "abc" for event in events_of(name, "x")])
+    in_an_hour = timezone.now() + timedelta(hours=1)
+    assert sweep_all(log, 2, lambda channel: (in_an_hour, None)) == 3
 
 
 class CountedLookups(dict):

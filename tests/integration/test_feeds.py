@@ -512,16 +512,18 @@ class TestBackgroundSender:
             is_free.wait()
             yield len(batch)
 
-        sender = self.sender(send, timeout=5)
+        sender = self.sender(send, timeout=1_000)
         sender.send(events(0))
         wait_until(lambda: not sender._queue._jobs)
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:
             waiting = pool.submit(sender.send, events(1), wait=True)
             wait_until(lambda: sender._queue._jobs)
-            sender.flush(time.monotonic())
-            with pytest.raises(PublishError, match="the process ended first"):
-                waiting.result()
-        is_free.set()
+            try:
+                pool.submit(sender.flush, time.monotonic()).result(HEALTHY)
+                with pytest.raises(PublishError, match="the process ended first"):
+                    waiting.result(HEALTHY)
+            finally:
+                is_free.set()
         sender.send(events(2), wait=True)
 
     def test_a_client_that_cannot_be_made_is_a_failure_like_others(self, caplog):

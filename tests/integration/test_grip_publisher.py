@@ -285,12 +285,13 @@ def test_a_fault_of_ours_does_not_silence_the_proxy(control, publisher, monkeypa
     assert control.ids() == [1, 2]
 
 
-def test_an_event_sent_after_a_flush_is_posted(control, publisher):
+def test_an_event_sent_after_a_flush_is_posted(control, publisher, caplog):
     publisher.publish(events([1]))
     processes.flush()
     assert control.ids() == [1]
-    publisher.publish(events([2]))
-    wait_until(lambda: control.ids() == [1, 2])
+    publisher.publish(events([2]), wait=True)
+    assert control.ids() == [1, 2]
+    assert "not published" not in caplog.text
 
 
 def test_a_proxy_that_comes_back_gets_what_it_missed(settings, control):
@@ -393,6 +394,11 @@ def test_keys_are_sent_the_way_each_kind_of_proxy_reads_them(control, settings):
     settings.GRIP_URL = f"{control.url}?verify-key=other"
     GripPublisher().publish(events([3]), wait=True)
     assert "Authorization" not in control.headers[2]
+
+
+def test_nobody_waits_for_nothing(control, publisher):
+    publisher.publish([], wait=True)
+    assert control.asked == 0
 
 
 def test_what_processes_tell_each_other_is_not_published(control, publisher):

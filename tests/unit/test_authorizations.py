@@ -6,7 +6,9 @@ The threads of the channel managers meet, or wait for the test: how long they ta
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -103,5 +105,25 @@ def test_a_user_for_whom_it_takes_long_holds_up_no_other():
         await started(*theirs)
         assert manager.most_of_one == AT_ONCE_FOR_ONE < AT_ONCE
         assert len(manager.asked) == len(theirs) + len(others)
+
+    asyncio.run(main())
+
+
+def test_nothing_is_kept_of_whoever_was_asked_for_and_has_left():
+    async def main() -> None:
+        hub = Hub(MemoryLog(), OPTIONS)
+        # A hub that nobody is left in forgets everything anyway.
+        others = Client(hub, "a")
+        client = Client(hub, "a", authorized_at=0.0)
+        await started(client, others)
+        client.leave()
+        kept = weakref.ref(client)
+        del client
+        await asyncio.wait_for(let_go(kept), ENOUGH)
+
+    async def let_go(kept) -> None:
+        while kept() is not None:
+            await asyncio.sleep(0.01)
+            gc.collect()
 
     asyncio.run(main())

@@ -215,6 +215,17 @@ async def test_a_client_that_is_held_up_for_a_moment_costs_the_log_no_more_reads
     assert len(pages) < 3 + PAUSED * LARGE / (40_000 // PAGES_IN_WINDOW)
 
 
+@with_budget
+async def test_whoever_was_held_back_once_is_soon_read_for_by_whole_pages(log, hub):
+    pages: list[int] = []
+    hub = hub_that_notes_pages(log, pages)
+    client = Outlet(hub, "a", cursor="a:0")
+    client.connection.convoy.hold_back()
+    await until(lambda: len(client.data) == 300)
+    assert pages[0] * LARGE < 2 * OPTIONS.backlog_bytes
+    assert len(pages) < 20
+
+
 PAUSED = 250
 LARGE = FRAME_BYTES + 300
 

@@ -12,7 +12,10 @@ from django_eventstream.cursors import Cursor
 from django_eventstream.events import Event
 from django_eventstream.exceptions import EventPermissionError
 from django_eventstream.hold import Hold
+from django_eventstream.hub import convoy
+from django_eventstream.hub.convoy import Convoys
 from django_eventstream.hub.hub import Hub
+from django_eventstream.hub.turn import NextTurn
 from tests.services.deadline import HEALTHY
 from tests.sse_parser import EventStreamParser
 from tests.unit.test_hub import OPTIONS, MemoryLog, in_a_loop, numbers
@@ -347,3 +350,70 @@ async def test_events_that_nobody_stores_travel_the_same_way(log, hub):
     await until(lambda: other.data == ["x"])
     assert skipped.chunks == before, "who is skipped, and has no cursor, is sent nothing"
     assert skipped.connection.convoy is other.connection.convoy
+
+
+@in_a_loop
+async def test_whoever_stays_behind_at_the_oldest_event_kept_is_not_reset_either(log, hub):
+    for _ in range(3):
+        log.append("a")
+    log.trim("a", 0)
+    quick, slow = Outlet(hub, "a", cursor="a:0"), Outlet(hub, "a", cursor="a:0")
+    slow.on_send = lambda: setattr(slow, "is_slow", slow.cursor == "a:3")
+    await together(quick, slow)
+    assert slow.is_slow
+    for _ in range(100):
+        offer(log, hub)
+    await until(lambda: quick.cursor == "a:103")
+    log.trim("a", 5)
+    slow.wake_up()
+    await until(lambda: slow.cursor == "a:103")
+    assert slow.of_type("stream-reset") == []
+    assert slow.data == numbers(99, 103)
+
+
+@in_a_loop
+async def test_whoever_stays_behind_is_told_as_well_that_it_must_start_over(log, hub):
+    quick, slow = Outlet(hub, "a"), Outlet(hub, "a")
+    await together(quick, slow)
+    slow.is_slow = True
+    offer(log, hub)
+    await until(lambda: slow.data)
+    log.epoch = 7
+    await until(lambda: quick.of_type("stream-reset"))
+    slow.wake_up()
+    await until(lambda: slow.of_type("stream-reset"))
+    assert slow.messages == quick.messages
+
+
+def test_only_whoever_has_been_held_up_for_long_is_held_back_and_others_in_time(monkeypatch):
+    held_back, looks = [], []
+
+    class HeldUp:
+        def hold_back(self) -> None:
+            held_back.append(self)
+
+    async def main() -> None:
+        convoys = Convoys(NextTurn(), OPTIONS.backlog_bytes)
+        now, for_long, just_now = convoys._loop.time(), HeldUp(), HeldUp()
+        convoys.held_up = {for_long: now - convoy.PATIENCE_SECONDS, just_now: now}
+        convoys._look_again = looks.append
+        convoys._hold_back()
+        assert held_back == [for_long]
+        assert 0 < looks[0] <= convoy.PATIENCE_SECONDS
+
+    monkeypatch.setattr(convoy, "PATIENCE_SECONDS", 3_600)
+    asyncio.run(main())
+
+
+@in_a_loop
+async def test_whoever_goes_on_is_not_held_up_any_more(log, hub):
+    client = Outlet(hub, "a")
+    await until(lambda: client.messages)
+    client.is_slow = True
+    offer(log, hub)
+    await until(lambda: client.data)
+    offer(log, hub)
+    await until(lambda: hub._convoys.held_up)
+    client.wake_up()
+    await until(lambda: client.data == ["1", "2"])
+    assert not hub._convoys.held_up

@@ -119,6 +119,38 @@ async def test_what_is_spoken_of_during_a_read_costs_one_more(log, hub):
     assert client.data == numbers(6, 9)
 
 
+@counting(stored=5)
+async def test_what_is_spoken_of_during_a_read_that_finds_nothing_is_read_next(log, hub):
+    client = Outlet(hub, "a")
+    await until(lambda: client.messages)
+    read = log.read
+
+    async def and_two_come(*arguments):
+        page = await read(*arguments)
+        log.read = read
+        log.append("a")
+        hub.hint("a", log.append("a").id)
+        return page
+
+    log.read = and_two_come
+    hub.hint("a", 6)
+    await settled(client, at=7)
+    assert log.reads == 2
+    assert client.data == ["6", "7"]
+
+
+@counting(stored=5)
+async def test_one_hint_of_more_than_a_page_is_enough(log, hub):
+    client = Outlet(hub, "a")
+    await until(lambda: client.messages)
+    for _ in range(30):
+        log.append("a")
+    hub.hint("a", 35)
+    await settled(client, at=35)
+    assert log.reads == 2
+    assert client.data == numbers(6, 35)
+
+
 @pytest.mark.parametrize("behind", [1, 7, 9])
 def test_whoever_comes_back_is_read_for_once_and_the_next_one_not_at_all(behind):
     @counting(stored=30)

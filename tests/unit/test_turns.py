@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 from django_eventstream.exceptions import StorageUnavailableError
 from django_eventstream.hub.hub import Hub
+from django_eventstream.hub.reads import ReadQueue
 from tests.unit.test_convoy import Outlet, until
 from tests.unit.test_hub import OPTIONS, MemoryLog, numbers
 
@@ -156,3 +158,17 @@ async def test_whoever_waited_for_a_read_that_failed_at_first_has_the_next_turn(
     is_away = False
     await until(lambda: behind.cursor == ahead.cursor == f"a:{STORED + 1}")
     assert behind.data == numbers(1, STORED + 1)
+
+
+def test_whoever_was_put_off_keeps_their_turn():
+    queue = ReadQueue()
+    wishes = [SimpleNamespace(channel="a", is_wanted=lambda: True) for _ in range(4)]
+    for wish in wishes[:3]:
+        queue.add(wish)
+    served = [queue.take()]
+    assert queue.take() is None
+    queue.add(wishes[3])
+    for _ in range(3):
+        queue.release("a")
+        served.append(queue.take())
+    assert served == wishes

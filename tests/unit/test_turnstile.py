@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -243,6 +244,32 @@ def test_requests_that_hang_for_good_let_others_in_more_and_more_slowly(monkeypa
     asyncio.run(main())
     hanging = [record.args[0] for record in caplog.records]
     assert hanging == [1, 3, 5, 7]
+
+
+def test_each_crowd_that_hangs_is_waited_for_twice_as_long_as_the_one_before():
+    queue, waits = turnstile_module._Queue(2), []
+    for _ in range(8):
+        waits.append(queue.patience())
+        queue.give_away()
+    minute = turnstile_module.STUCK_SECONDS
+    first = turnstile_module.OVERDUE_SECONDS
+    assert waits[::2] == waits[1::2] == [first, minute, 2 * minute, 4 * minute]
+
+
+def test_a_queue_that_moves_is_waited_in_for_longer():
+    async def main():
+        queue = turnstile_module._Queue(1)
+        assert queue.enter_now()
+        next_one = asyncio.ensure_future(queue.enter(None))
+        await settle()
+        longer = (turnstile_module.STALL_SECONDS + turnstile_module.WAIT_SECONDS) / 2
+        came = time.monotonic() - longer
+        assert queue._rest(came) < 0
+        queue.leave()
+        assert await next_one
+        assert queue._rest(came) > 0
+
+    asyncio.run(main())
 
 
 def test_each_event_loop_has_places_of_its_own():
