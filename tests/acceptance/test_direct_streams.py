@@ -13,7 +13,7 @@ import pytest
 
 from django_eventstream import send_events
 from tests.services.databases import Database
-from tests.services.deadline import wait_until
+from tests.services.deadline import STOPPING, wait_until
 from tests.services.python import run_python
 from tests.services.servers import AppServer
 from tests.sse_client import StreamClient, numbered
@@ -132,7 +132,7 @@ def test_on_sigterm_streams_end_at_a_boundary_and_the_process_goes(server, uniqu
             # Its workers hear of the end by no signal, unless the whole group gets it.
             os.killpg(server.pid, signal.SIGTERM)
         server.terminate()
-        assert time.monotonic() - asked_at < 5
+        assert time.monotonic() - asked_at < STOPPING
         for client in clients:
             client.wait_for(lambda c: c.connections[-1].end)
             assert_exact(client, unique_channel, 1)

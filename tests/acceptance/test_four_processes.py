@@ -12,7 +12,7 @@ from django_eventstream.storage.numbering import NOTIFY_CHANNEL
 from tests.benchmarks.crowd import Crowd
 from tests.layers import LAYERS, Monitor, layer_on, listening, members
 from tests.services.databases import Database
-from tests.services.deadline import wait_until
+from tests.services.deadline import AT_ONCE, wait_until
 from tests.services.python import start_python
 from tests.services.servers import AppServer
 from tests.sse_client import assert_sequence, numbered
@@ -103,7 +103,8 @@ def test_through_postgres_an_event_costs_one_notification_for_each_process(
         send_one_at_a_time(servers, crowds, unique_channel)
         assert_all_have(crowds, COUNTED)
         notifications = [
-            n.payload.partition(".")[2] for n in heard.notifies(timeout=2, stop_after=COUNTED + 1)
+            n.payload.partition(".")[2]
+            for n in heard.notifies(timeout=AT_ONCE, stop_after=COUNTED + 1)
         ]
         assert notifications == [f"{n}:{unique_channel}" for n in range(1, COUNTED + 1)]
         # Two hundred streams read the log once, and not at all where the event itself was sent.

@@ -15,6 +15,7 @@ from django_eventstream.events import Event as Message
 from django_eventstream.models import Event
 from django_eventstream.storage import DjangoModelStorage
 from tests.services.databases import Database
+from tests.services.deadline import AT_ONCE
 from tests.services.process import ServerProcess
 from tests.services.python import start_python
 
@@ -179,7 +180,7 @@ def test_a_long_transaction_holds_nobody_up(database, start_together, tmp_path):
     log = DjangoModelStorage(using=database.alias)
     begin = time.monotonic()
     with_id = log.append([Message("a", "message", "at once"), Message("b", "message", "at once")])
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < AT_ONCE
     assert [event.id for event in with_id] == [1, 1]
     (tmp_path / "go.close").touch()
     assert_all_succeeded([long])
@@ -198,7 +199,7 @@ def test_a_long_transaction_that_began_later_does_not_hold_up_the_numbering_eith
         [long] = start_together(LONG_TRANSACTION)
         long.wait_ready((tmp_path / "go.open").exists)
         begin = time.monotonic()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < AT_ONCE
     log = DjangoModelStorage(using=default_database.alias)
     assert [event.id for event in log.read("a", 0, 9)] == list(range(1, count + 1))
     (tmp_path / "go.close").touch()

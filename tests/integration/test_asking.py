@@ -194,9 +194,9 @@ def test_what_async_code_does_in_a_thread_later_is_done(settings, lane, where):
             visit = visitor.begin(application)
             await visitor.wait_for(b"stream-open")
             (written,) = seen.pop("written")
-            assert await asyncio.wait_for(written, 5) is not threading.main_thread()
+            assert await asyncio.wait_for(written, HEALTHY) is not threading.main_thread()
             visitor.is_gone.set()
-            await asyncio.wait_for(visit, 5)
+            await asyncio.wait_for(visit, HEALTHY)
 
     run(main())
 
@@ -377,7 +377,7 @@ def test_unfinished_requests_take_no_place_and_are_refused(settings, monkeypatch
         mine = Visitor()
         visits.append(mine.begin(application))
         await mine.wait_for(b"stream-open")
-        await asyncio.wait_for(asyncio.gather(*visits[:4]), 5)
+        await asyncio.wait_for(asyncio.gather(*visits[:4]), HEALTHY)
         assert {visitor.status for visitor in unfinished} == {408}
         assert unfinished[0].headers["connection"] == "close"
         await dismiss(*visits)
@@ -395,7 +395,7 @@ def test_what_may_be_no_request_for_a_stream_passes_however_long_its_body_takes(
         await asyncio.sleep(0.1)  # several times as long as it may take
         assert not visit.done()
         visitor.is_gone.set()
-        await asyncio.wait_for(visit, 5)
+        await asyncio.wait_for(visit, HEALTHY)
         assert visitor.start == {}
 
     run(main())
@@ -413,7 +413,7 @@ def test_slow_pages_hold_up_no_stream(settings):
         visits.append(mine.begin(application))
         await mine.wait_for(b"stream-open")
         Gate.opened.set()
-        await asyncio.wait_for(asyncio.gather(*visits[:4]), 5)
+        await asyncio.wait_for(asyncio.gather(*visits[:4]), HEALTHY)
         await dismiss(visits[4])
 
     run(main())
@@ -433,7 +433,7 @@ def test_a_view_that_has_not_answered_when_a_client_leaves_takes_no_place_any_mo
         assert route.is_ours is None
         visits += [visitor.begin(application) for visitor in patient]
         Gate.opened.set()
-        await asyncio.wait_for(asyncio.gather(*visits), 5)
+        await asyncio.wait_for(asyncio.gather(*visits), HEALTHY)
         assert [visitor.body for visitor in patient] == [b"a page"] * 3
 
     run(main())
@@ -454,7 +454,7 @@ def test_a_client_for_which_there_is_no_place_in_time_hears_when_to_come_back(
         visits = [Visitor().begin(application)]
         await until(lambda: Gate.inside == 1)
         newcomer = Visitor(headers={"origin": origin} if origin else {})
-        await asyncio.wait_for(newcomer.visit(application), 5)
+        await asyncio.wait_for(newcomer.visit(application), HEALTHY)
         assert newcomer.status == 200
         assert newcomer.headers["content-type"] == "text/event-stream"
         assert newcomer.headers.get("access-control-allow-origin") == origin
@@ -501,7 +501,7 @@ def test_a_receive_that_fails_fails_the_request(settings, where):
         await visitor.wait_for(b"\n\n")
         visitor.is_gone.set()
         with pytest.raises(RuntimeError, match="a fault"):
-            await asyncio.wait_for(visit, 5)
+            await asyncio.wait_for(visit, HEALTHY)
 
     run(main())
 

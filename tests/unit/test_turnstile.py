@@ -160,7 +160,7 @@ def test_a_request_is_complete_once_its_body_has_come():
         await settle()
         assert not completing.done()
         client.says.put_nowait(REQUEST)
-        await asyncio.wait_for(completing, 5)
+        await asyncio.wait_for(completing, HEALTHY)
         assert [await client.incoming.receive() for _ in range(3)] == [part, part, REQUEST]
 
     asyncio.run(main())
@@ -197,7 +197,7 @@ def test_no_more_of_a_body_is_kept_than_a_request_for_a_stream_may_have():
 def test_a_client_that_leaves_in_the_middle_of_its_request_is_heard():
     async def main():
         client = Client({"type": "http.request", "body": b"x", "more_body": True}, GONE)
-        await asyncio.wait_for(client.incoming.complete(), 5)
+        await asyncio.wait_for(client.incoming.complete(), HEALTHY)
         assert client.incoming.is_gone
 
     asyncio.run(main())
@@ -210,7 +210,7 @@ def test_a_request_waits_for_a_bounded_time(monkeypatch, limit):
     async def main():
         turnstile, client = Turnstile(1), Client()
         place = await turnstile.enter(Client().incoming)
-        assert await asyncio.wait_for(turnstile.enter(client.incoming), 5) is None
+        assert await asyncio.wait_for(turnstile.enter(client.incoming), HEALTHY) is None
         assert not client.incoming.is_gone
         await client.incoming.close()
         # It keeps no place in the queue.
