@@ -102,10 +102,8 @@ def test_through_postgres_an_event_costs_one_notification_for_each_process(
         before = [reads(server) for server in servers]
         send_one_at_a_time(servers, crowds, unique_channel)
         assert_all_have(crowds, COUNTED)
-        notifications = [
-            n.payload.partition(".")[2]
-            for n in heard.notifies(timeout=AT_ONCE, stop_after=COUNTED + 1)
-        ]
+        told = heard.notifies(timeout=AT_ONCE, stop_after=COUNTED + 1)
+        notifications = [each.payload.partition(".")[2] for each in told]
         assert notifications == [f"{n}:{unique_channel}" for n in range(1, COUNTED + 1)]
         # Two hundred streams read the log once, and not at all where the event itself was sent.
         for server, count in zip(servers, before, strict=True):

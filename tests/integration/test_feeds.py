@@ -380,8 +380,8 @@ ChannelsPublisher().publish([Event("c", "m", "x", 1)])
             "CHANNEL_LAYERS": layer_on(layer, f"redis://127.0.0.1:{free_port()}/0"),
             "EVENTSTREAM_PUBLISH_TIMEOUT": 0.5,
         }
-        ends_at = float(run_python(f"{code}print(time.monotonic())", settings=options))
-        assert time.monotonic() - ends_at < processes.FLUSH_SECONDS + AT_ONCE
+        ended_at = float(run_python(f"{code}print(time.monotonic())", settings=options))
+        assert time.monotonic() - ended_at < processes.FLUSH_SECONDS + AT_ONCE
 
     def test_in_memory_it_sends_nothing(self):
         with override_settings(CHANNEL_LAYERS=IN_MEMORY):

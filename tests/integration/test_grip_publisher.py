@@ -130,8 +130,10 @@ def test_a_failing_proxy_is_tried_again_and_told_to_who_waits(control, publisher
     assert publisher.statistics[0].failures >= 1
 
 
-def test_a_silent_proxy_fails_after_the_timeout(control, publisher, settings):
+def test_a_silent_proxy_fails_after_the_timeout(control, settings):
+    settings.GRIP_URL = control.url
     settings.EVENTSTREAM_PUBLISH_TIMEOUT = 1
+    publisher = GripPublisher()
     control.open.clear()
     started = time.monotonic()
     with pytest.raises(PublishError, match="timed out"):
@@ -444,10 +446,9 @@ def test_a_process_that_ends_at_once_loses_nothing(control):
 
 def test_a_process_that_ends_does_not_wait_for_a_dead_proxy(control):
     control.open.clear()
-    ends_at = float(
-        run_python(SEND + "print(time.monotonic())", settings={"GRIP_URL": control.url})
-    )
-    assert time.monotonic() - ends_at < processes.FLUSH_SECONDS + AT_ONCE
+    code = SEND + "print(time.monotonic())"
+    ended_at = float(run_python(code, settings={"GRIP_URL": control.url}))
+    assert time.monotonic() - ended_at < processes.FLUSH_SECONDS + AT_ONCE
 
 
 def test_a_server_that_sigterm_ends_in_order_loses_nothing(control, tmp_path):
