@@ -12,7 +12,7 @@ from tests.services.deadline import wait_until
 from tests.services.python import ROOT
 
 README = (ROOT / "README.md").read_text()
-BLOCK = re.compile(r"^```(?:python|html)\n(?:#|<!--) (\S+)(?: -->)?\n(.*?)^```", re.S | re.M)
+BLOCK = re.compile(r"^```(?:python|html)\n(?:#|<!--) ([\w./]+)[^\n]*\n(.*?)^```", re.S | re.M)
 
 
 @pytest.fixture
