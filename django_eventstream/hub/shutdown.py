@@ -6,6 +6,7 @@ so without this an open stream would keep a process alive for as long as it is a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -16,12 +17,13 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 GRACE_SECONDS = 0.5
-"""Time for streams to end in a process whose server does not handle the signal: a worker of
-hypercorn's, when its whole process group is told to stop."""
+"""Time for streams to end before the server hears of the signal: daphne cancels all that goes on,
+and with Django 6.1 the farewell of a stream, too. So it is where no server handles the signal: in a
+worker of hypercorn's, when its whole process group is told to stop."""
 
 
 def drain_on_signals(drain: Callable[[], int | None]) -> None:
-    """Call `drain()` on SIGTERM and SIGINT, before whatever handled the signal so far.
+    """Call `drain()` on SIGTERM and SIGINT, and then, a moment later, what handled it so far.
 
     It may say how many hubs it told: a process with none has no streams to end. Such is a child
     of one that has, which inherits its handlers.
@@ -44,7 +46,7 @@ class _Handler:
     def __call__(self, received: int, frame: FrameType | None) -> None:
         told = self._drain()
         if callable(self._previous):
-            self._previous(received, frame)
+            self._hand_on(received, frame, bool(told))
         elif self._previous != signal.SIG_IGN:
             # Nobody else looks after this process: it ends as it would have, a moment later.
             signal.signal(received, signal.SIG_DFL)
@@ -52,3 +54,15 @@ class _Handler:
                 os.kill(os.getpid(), received)
                 return
             threading.Timer(GRACE_SECONDS, os.kill, (os.getpid(), received)).start()
+
+    def _hand_on(self, received: int, frame: FrameType | None, has_streams: bool) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if has_streams and loop is not None:
+            loop.call_soon_threadsafe(
+                loop.call_later, GRACE_SECONDS, self._previous, received, None
+            )
+        else:
+            self._previous(received, frame)

@@ -21,6 +21,7 @@ from django_eventstream.conf import settings
 from django_eventstream.hold import EXTENSION
 from django_eventstream.processes import after_fork
 from django_eventstream.web.asking import Routes, Scope, asks_for_stream
+from django_eventstream.web.releasing import release_request
 from django_eventstream.web.turnstile import Place, Turnstile
 
 SENT_AWAY = "django_eventstream.sent_away"
@@ -87,8 +88,9 @@ class Lobby:
         """Wait for a place; the sync receivers of `request_started` share a few threads meanwhile.
 
         Django begins with them after the async ones, in the thread of the request, which there is
-        none of yet.
+        none of yet. Django 6.1 begins with them, so that the request has one: it is let go of.
         """
+        await release_request()
         with self._lock:
             if self._threads is None:
                 self._threads = _Shared(settings.REQUEST_LIMIT, "eventstream-waiting")

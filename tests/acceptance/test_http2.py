@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,8 @@ def test_a_stream_that_is_not_read_holds_up_no_other_of_its_connection(
 
 
 def test_on_sigterm_streams_end_and_clients_come_back_to_the_next_server(server, unique_channel):
+    if server.app.kind == "hypercorn" and sys.version_info >= (3, 12, 1):
+        pytest.skip("since Python 3.12.1 hypercorn waits until its clients close their connections")
     with server.streams([unique_channel] * 3) as streams:
         streams.wait_open()
         server.app.send(*numbered(unique_channel, [1]))
