@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -22,6 +26,24 @@ LIMIT = 20
 NO_CLOCK = {"EVENTSTREAM_POLL_SECONDS": 600, "EVENTSTREAM_POSTGRES_NOTIFY": False}
 
 
+@contextmanager
+def again_and_again(look: Callable[[], None]) -> Iterator[None]:
+    """Looks from before the storm until after it, however long this process waits in between."""
+    is_over = Event()
+
+    def run() -> None:
+        while not is_over.wait(0.005):
+            look()
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(run)
+        try:
+            yield
+        finally:
+            is_over.set()
+        looking.result()
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lane", ["", "wrapper", "around-channels"])
 def test_two_hundred_users_who_come_at_once_leave_connections_to_others(
@@ -37,20 +59,19 @@ def test_two_hundred_users_who_come_at_once_leave_connections_to_others(
     url = f"{server.url}/events/?channel=private-anna&channel={unique_channel}"
     process, counts, threads = Path(f"/proc/{server.stats()['pid']}"), [], []
 
-    def is_open(member) -> bool:
+    def count() -> None:
         # As the server has them: PostgreSQL goes on counting one for a moment after it was closed.
         counts.append(connections_to(postgres_only.server.port, process))
         threads.append(len(list((process / "task").iterdir())))
-        return member.is_open
 
-    with Swarm([url] * LOGGED_IN, headers=headers, retry=None) as swarm:
+    with again_and_again(count), Swarm([url] * LOGGED_IN, headers=headers, retry=None) as swarm:
         server.request("/login/bert/", timeout=60)
-        swarm.wait_for(is_open, timeout=120)
+        swarm.wait_for(lambda member: member.is_open, timeout=120)
         server.send(*numbered(unique_channel, [1]))
         swarm.wait_for(lambda c: c.has(unique_channel, 1), timeout=60)
         assert [len(member.connections) for member in swarm.members] == [1] * LOGGED_IN
     # The hub has one connection, and some more while it asks again who may read.
-    assert 1 <= max(counts) <= LIMIT + 1 + AT_ONCE
+    assert 1 < max(counts) <= LIMIT + 1 + AT_ONCE
     assert max(threads) <= 5 * LIMIT
     assert "OperationalError" not in server.log_text()
 
