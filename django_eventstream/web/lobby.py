@@ -8,8 +8,9 @@ the receivers of `request_started` before it calls any middleware, and so does a
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, finalize
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
@@ -23,6 +24,8 @@ from django_eventstream.processes import after_fork
 from django_eventstream.web.asking import Routes, Scope, asks_for_stream
 from django_eventstream.web.releasing import release_request
 from django_eventstream.web.turnstile import Place, Turnstile
+
+T = TypeVar("T")
 
 SENT_AWAY = "django_eventstream.sent_away"
 """Key of the ASGI scope of a request for which there was no place in time."""
@@ -67,7 +70,10 @@ class Lobby:
             scope[SENT_AWAY] = True
             return
         self._places[context] = place
-        # Where a request ends in a fault, it is not said to be finished.
+        # Where a request ends in a fault, Django does not say that it is finished, but asgiref ends
+        # its thread. Only what somebody gave asgiref for a thread goes on.
+        if getattr(context, "_executor", None) is None:
+            _Thread.wrap(context, place)
         finalize(context, place.leave_threadsafe).atexit = False
 
     def finish(self, **kwargs: Any) -> None:
@@ -112,6 +118,28 @@ class Lobby:
         """Say whether it is a request for a stream that no wrapper has let in already."""
         is_wrapped = EXTENSION in (scope.get("extensions") or {})
         return not is_wrapped and asks_for_stream(scope) and bool(self._routes.find(scope).is_ours)
+
+
+class _Thread(Executor):
+    """The thread that asgiref keeps for a request; whoever ends it leaves the request's place."""
+
+    def __init__(self, executor: Executor, place: Place) -> None:
+        self._executor = executor
+        self._place = place
+
+    @classmethod
+    def wrap(cls, context: ThreadSensitiveContext, place: Place) -> None:
+        """Let a place be left with the thread of a request, which it may not have yet."""
+        threads = SyncToAsync.context_to_thread_executor
+        executor = threads.get(context) or ThreadPoolExecutor(max_workers=1)
+        threads[context] = cls(executor, place)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._place.leave_threadsafe()
+        self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
 
 
 class _Shared(ThreadPoolExecutor):

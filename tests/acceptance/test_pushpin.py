@@ -15,6 +15,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connections
 
 from django_eventstream import channel_permission_changed, send_event, send_events
 from django_eventstream.backends import get_storage
@@ -95,11 +96,14 @@ class Sender(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        for n in range(1, self.count + 1):
-            for channel in self.channels:
-                send(channel, [n])
-            self.sent = n
-            time.sleep(self.pause)
+        try:
+            for n in range(1, self.count + 1):
+                for channel in self.channels:
+                    send(channel, [n])
+                self.sent = n
+                time.sleep(self.pause)
+        finally:
+            connections.close_all()
 
 
 def make_user(name: str, **fields):

@@ -24,8 +24,6 @@ from tests.visitor import Visitor
 
 MODULE = __name__
 LIMIT = 2
-FAULT = "a fault" if django.VERSION < (6, 1) else "a fault|CurrentThreadExecutor already quit"
-"""The other one is what its thread found, where Django has both."""
 
 
 class Gate:
@@ -96,6 +94,15 @@ def lobby(settings, monkeypatch):
     mine.close()
     module.lobby.open()
     Gate.opened.set()
+
+
+@pytest.fixture
+def uncollected():
+    """No garbage is collected before the test is over."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
 
 
 def run(main):
@@ -180,8 +187,8 @@ def test_a_request_is_over_when_django_says_so_whatever_is_kept_of_it(settings, 
 
 
 @pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")
-def test_a_request_that_fails_gives_its_place_to_the_next(monkeypatch):
-    """Django does not say that it is over."""
+def test_a_request_that_fails_gives_its_place_to_the_next(monkeypatch, uncollected):
+    """Django does not say that it is over, and its error may be in a cycle with all that it had."""
     monkeypatch.setattr(turnstile, "OVERDUE_SECONDS", 600)
 
     async def main():
@@ -198,14 +205,14 @@ def test_a_request_that_fails_gives_its_place_to_the_next(monkeypatch):
                 has_asked.append(True)
                 return {"type": "http.request", "body": b"", "more_body": False}
 
-            with pytest.raises(RuntimeError, match=FAULT):
-                await application(visitor.scope, receive, visitor._send)
+            with pytest.raises(RuntimeError, match="a fault"):
+                # In a task of its own, as servers do: asgiref leaves things behind in the context.
+                await asyncio.ensure_future(application(visitor.scope, receive, visitor._send))
 
         for number in range(LIMIT):
             Gate.opened.clear()
             await fail(number)
             await until(lambda: not Gate.inside)
-        gc.collect()
         visitor = Visitor()
         visit = visitor.begin(application)
         await visitor.wait_for(b"stream-open")
@@ -216,8 +223,9 @@ def test_a_request_that_fails_gives_its_place_to_the_next(monkeypatch):
 
 # Django leaves the body of a request open that is cancelled.
 @pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")
-def test_a_request_that_is_cancelled_gives_its_place_to_the_next():
+def test_a_request_that_is_cancelled_gives_its_place_to_the_next(monkeypatch, uncollected):
     """Within Django or while it waits; a server cancels what its client has left."""
+    monkeypatch.setattr(turnstile, "OVERDUE_SECONDS", 600)
 
     async def main():
         application = ASGIHandler()
@@ -232,7 +240,6 @@ def test_a_request_that_is_cancelled_gives_its_place_to_the_next():
         for visitor in visitors[2 * LIMIT :]:
             await visitor.wait_for(b"stream-open")
         await leave(visitors, visits[2 * LIMIT :])
-        gc.collect()
 
     run(main())
 
