@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 LOG_TABLES = ("django_eventstream_event", "django_eventstream_eventcounter")
@@ -15,10 +17,17 @@ counts: Counter[str] = Counter()
 connections: Counter[str] = Counter()
 """Connections made, by alias."""
 
+open_now: set[BaseDatabaseWrapper] = set()
+most_open = 0
+"""How many there were at once."""
+
 
 def count_log_statements(*, connection: Any, **kwargs: object) -> None:
     """Makes a new connection count its statements on the log, and counts it."""
+    global most_open
     connections[connection.alias] += 1
+    open_now.add(connection)
+    most_open = max(most_open, len(open_now))
     if _count not in connection.execute_wrappers:  # it outlives what it connected to
         connection.execute_wrappers.append(_count)
 
@@ -31,3 +40,13 @@ def _count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any
 
 def start_counting() -> None:
     connection_created.connect(count_log_statements)
+    BaseDatabaseWrapper.close = _noting_the_end(BaseDatabaseWrapper.close)
+
+
+def _noting_the_end(close: Callable[[BaseDatabaseWrapper], None]) -> Any:
+    def noting(connection: BaseDatabaseWrapper) -> None:
+        close(connection)
+        if connection.connection is None:
+            open_now.discard(connection)
+
+    return noting

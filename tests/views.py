@@ -58,6 +58,7 @@ async def stats(request: HttpRequest) -> JsonResponse:
             "refused_threads": len(refused),
             "streams_asked_for": middleware.asked["/events/"],
             "connections_opened": statements.connections.total(),
+            "most_connections": statements.most_open,
             "log_statements": dict(statements.counts),
             "database_files": open_files().count(str(connection.settings_dict["NAME"])),
         }

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from threading import Event
-
+import django
 import pytest
 
 from django_eventstream import send_events
 from django_eventstream.hub.authorizations import AT_ONCE
-from tests.services.open_files import connections_to
+from tests.services.census import census
 from tests.sse_client import numbered
 from tests.swarm import Swarm
 
@@ -26,24 +21,6 @@ LIMIT = 20
 NO_CLOCK = {"EVENTSTREAM_POLL_SECONDS": 600, "EVENTSTREAM_POSTGRES_NOTIFY": False}
 
 
-@contextmanager
-def again_and_again(look: Callable[[], None]) -> Iterator[None]:
-    """Looks from before the storm until after it, however long this process waits in between."""
-    is_over = Event()
-
-    def run() -> None:
-        while not is_over.wait(0.005):
-            look()
-
-    with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(run)
-        try:
-            yield
-        finally:
-            is_over.set()
-        looking.result()
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lane", ["", "wrapper", "around-channels"])
 def test_two_hundred_users_who_come_at_once_leave_connections_to_others(
@@ -51,28 +28,28 @@ def test_two_hundred_users_who_come_at_once_leave_connections_to_others(
 ):
     """Each looks up its session: without a limit PostgreSQL turns half of them away.
 
-    Each had a thread in the plain lane, and other pages failed.
+    Each had a thread in the plain lane, and other pages failed. There it still has one for a moment
+    where Django 6.1 calls the sync receivers of `request_started` before it asks ours.
     """
     strict = {"EVENTSTREAM_CHANNELMANAGER_CLASS": "tests.managers.StrictChannelManager"}
     server = app_server(postgres_only, f"uvicorn+{lane}", settings={**NO_CLOCK, **strict})
     headers = server.log_in("anna")
     url = f"{server.url}/events/?channel=private-anna&channel={unique_channel}"
-    process, counts, threads = Path(f"/proc/{server.stats()['pid']}"), [], []
-
-    def count() -> None:
-        # As the server has them: PostgreSQL goes on counting one for a moment after it was closed.
-        counts.append(connections_to(postgres_only.server.port, process))
-        threads.append(len(list((process / "task").iterdir())))
-
-    with again_and_again(count), Swarm([url] * LOGGED_IN, headers=headers, retry=None) as swarm:
+    with (
+        census(server.stats()["pid"]) as most,
+        Swarm([url] * LOGGED_IN, headers=headers, retry=None) as swarm,
+    ):
         server.request("/login/bert/", timeout=60)
         swarm.wait_for(lambda member: member.is_open, timeout=120)
         server.send(*numbered(unique_channel, [1]))
         swarm.wait_for(lambda c: c.has(unique_channel, 1), timeout=60)
         assert [len(member.connections) for member in swarm.members] == [1] * LOGGED_IN
     # The hub has one connection, and some more while it asks again who may read.
-    assert 1 < max(counts) <= LIMIT + 1 + AT_ONCE
-    assert max(threads) <= 5 * LIMIT
+    assert 1 < server.stats()["most_connections"] <= LIMIT + 1 + AT_ONCE
+    assert most.looks > 1
+    assert most.staying_threads <= 5 * LIMIT
+    if lane or django.VERSION < (6, 1):
+        assert most.threads <= 5 * LIMIT
     assert "OperationalError" not in server.log_text()
 
 

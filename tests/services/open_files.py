@@ -18,14 +18,6 @@ def open_files(process: Path = Path("/proc/self")) -> list[str]:
     return [target for target in targets if target is not None]
 
 
-def connections_to(port: int, process: Path) -> int:
-    """How many connections a process holds to a port of this machine; a closed one no more."""
-    sockets = {name for name in open_files(process) if name.startswith("socket:")}
-    table = (process / "net" / "tcp").read_text().splitlines()[1:]
-    remotes = {f"socket:[{row.split()[9]}]": row.split()[2] for row in table}
-    return sum(remotes.get(name, "").endswith(f":{port:04X}") for name in sockets)
-
-
 def target_of(descriptor: Path) -> str | None:
     try:
         return str(descriptor.readlink())
