@@ -105,9 +105,10 @@ def test_through_postgres_an_event_costs_one_notification_for_each_process(
         told = heard.notifies(timeout=AT_ONCE, stop_after=COUNTED + 1)
         notifications = [each.payload.partition(".")[2] for each in told]
         assert notifications == [f"{n}:{unique_channel}" for n in range(1, COUNTED + 1)]
-        # Two hundred streams read the log once, and not at all where the event itself was sent.
+        # Two hundred streams read the log once, and not at all where the event itself was sent, but
+        # sending asks once. A process also looks when it has begun to listen, which may be late.
         for server, count in zip(servers, before, strict=True):
-            assert reads(server) - count <= COUNTED
+            assert reads(server) - count <= COUNTED + 1
 
 
 def ear(database: Database) -> psycopg.Connection:
