@@ -131,9 +131,12 @@ def reads(server: AppServer) -> int:
 
 def test_four_workers_of_one_server_are_four_processes(sqlite_only, app_server, unique_channel):
     server = app_server(sqlite_only, "uvicorn+wrapper", options=["--workers", "4"])
+    # It is ready when one of them is.
+    wait_until(lambda: server.log_text().count("Application startup complete") == 4)
     with Swarm([f"{server.url}/events/?channel={unique_channel}"] * 40, retry=0.2) as swarm:
         swarm.wait_open()
-        assert len({server.stats()["pid"] for _ in range(30)}) > 1
+        answering: set[int] = set()
+        wait_until(lambda: answering.add(server.stats()["pid"]) or len(answering) > 1)
         for number in range(1, 21):
             server.send(*numbered(unique_channel, [number]))
         swarm.wait_for(lambda member: member.has(unique_channel, 20))
