@@ -71,7 +71,7 @@ class Lobby:
             return
         self._places[context] = place
         # Where a request ends in a fault, Django does not say that it is finished, but asgiref ends
-        # its thread. Only what somebody gave asgiref for a thread goes on.
+        # its thread, unless somebody gave asgiref the thread: then its context goes in the end.
         if getattr(context, "_executor", None) is None:
             _Thread.wrap(context, place)
         finalize(context, place.leave_threadsafe).atexit = False

@@ -33,3 +33,15 @@ def wait_until(
             raise TimeoutError(f"after {timeout} s: {text}")
         time.sleep(PAUSE)
     return value
+
+
+def wait_until_stable(measure: Callable[[], T]) -> T:
+    """The measure once it has been the same ten times in a row."""
+    last = [measure()]
+
+    def is_stable() -> bool:
+        last.append(measure())
+        return last[-10:] == last[-1:] * 10
+
+    wait_until(is_stable)
+    return last[-1]
