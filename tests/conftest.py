@@ -39,6 +39,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    # Hypothesis may be imported only now, for the summary, and asks the collector for references.
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def postgres(request) -> Iterator[Postgres]:
     """A running PostgreSQL for all tests. To kill one, make one: `with Postgres() as mine:`."""

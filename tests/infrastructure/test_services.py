@@ -19,12 +19,13 @@ from tests.services.ports import free_port, is_listening
 from tests.services.postgres import Postgres
 from tests.services.process import (
     ServerProcess,
+    environment,
     heed_interrupts,
     private_directory,
     remove_directory,
 )
 from tests.services.pushpin import Pushpin, answers, route_to
-from tests.services.python import ROOT, run_python, start_python
+from tests.services.python import ROOT, run, run_python, start_python
 from tests.services.redis import Redis
 from tests.services.servers import COMMANDS
 from tests.services.varnish import Varnish
@@ -95,6 +96,12 @@ def test_a_server_can_be_interrupted_even_when_the_tests_run_in_the_background(t
         assert server.stop(signal.SIGINT, HEALTHY) == -signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_one_test_can_be_run_by_itself():
+    """It passed and then ended in a traceback: Hypothesis, imported last of all, raised it."""
+    test = "tests/infrastructure/test_sse_client.py::test_a_cut_is_felt_at_once"
+    assert "1 passed" in run(["-m", "pytest", "-q", test], HEALTHY, environment())
 
 
 def test_a_missing_service_skips_the_test_or_fails_it_where_all_must_be_there(monkeypatch):
