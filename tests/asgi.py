@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 def mounted(django):
     """The wrapper under FastAPI, with a middleware of the kind that its guide shows."""
-    from fastapi import FastAPI  # half of the time in which a server starts; one lane needs it
+    from fastapi import FastAPI  # slow to import, and only this lane needs it
 
     api = FastAPI()
 
